@@ -1,0 +1,159 @@
+"""The composition root: the one place that turns settings into objects."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from chat_sse.endpoints import Service, routes
+from chat_sse.errors import ChatError
+from chat_sse.formats.base import Format
+from chat_sse.formats.sse import SseFormat
+from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
+from chat_sse.messages import Policy
+from chat_sse.observe.logs import RequestLog, quiet_content_loggers
+from chat_sse.relay import CLEANUP_SECONDS, Relay, Timing
+from chat_sse.settings import Settings, load_settings
+from chat_sse.stores.base import Store
+from chat_sse.stores.memory import MemoryStore
+from chat_sse.upstreams.base import Upstream
+from chat_sse.upstreams.local import start_local_model
+from chat_sse.upstreams.openai import OpenAIUpstream
+
+DEFAULT_MODEL = "gpt-4o-mini"
+
+CORS_METHODS = ("GET", "POST", "DELETE")
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer")
+CORS_RESPONSE_HEADERS = ("Content-Location", "Location", "Retry-After", "X-Request-Id")
+
+
+def create_app(
+    settings: Settings | None = None, *, upstream: Upstream | None = None, store: Store | None = None
+) -> Starlette:
+    """Build the service.
+
+    `settings`: read from the environment and `.env` when left out; raises SettingsError then. `upstream` and
+    `store` replace what the settings say; they stay the caller's to close.
+    """
+    settings = settings or load_settings(os.environ)
+    quiet_content_loggers()
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            answering = upstream or await _open_upstream(settings, stack)
+            keeping = store or await _open_store(settings, stack)
+            relay = Relay(answering, keeping, _timing(settings))
+            stack.push_async_callback(relay.aclose)
+            shutdown = anyio.Event()
+            drain = asyncio.create_task(_drain_at(shutdown, relay, settings.shutdown_grace))
+            stack.push_async_callback(_cancel, drain)
+            yield {"service": _service(settings, answering, relay, shutdown)}
+
+    return Starlette(
+        routes=routes(),
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestLog),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origin,
+                allow_methods=CORS_METHODS,
+                allow_headers=CORS_REQUEST_HEADERS,
+                allow_credentials=settings.cors_credentials,
+                expose_headers=CORS_RESPONSE_HEADERS,
+            ),
+            Middleware(Boundary),
+        ],
+        exception_handlers={ChatError: handle_chat_error, HTTPException: handle_http_exception},
+    )
+
+
+async def _open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
+    """Open the OpenAI API, a server that speaks it, or the embedded model, which is such a server."""
+    base_url, api_key = settings.openai_base_url, settings.openai_api_key
+    models: tuple[str, ...] = ()
+    headers: Mapping[str, str] = {}
+    if base_url is None and api_key is None:
+        local = stack.enter_context(await asyncio.to_thread(start_local_model, settings.local_model))
+        base_url, api_key, models = local.base_url, local.api_key, (local.model,)
+        headers = local.request_headers
+    upstream = OpenAIUpstream(
+        api_key=api_key or "none",  # servers without keys ignore it; the SDK wants one
+        base_url=base_url,
+        organization=settings.openai_org_id,
+        project=settings.openai_project_id,
+        system_prompt=settings.system_prompt,
+        connect_seconds=settings.connect_timeout,
+        models=models,
+        headers=headers,
+    )
+    stack.push_async_callback(upstream.aclose)
+    return upstream
+
+
+async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
+    store = MemoryStore(
+        ttl_seconds=settings.stream_ttl,
+        max_kept=settings.max_kept_streams,
+        max_kept_bytes=settings.max_kept_bytes,
+    )
+    stack.push_async_callback(store.aclose)
+    return store
+
+
+def _service(settings: Settings, upstream: Upstream, relay: Relay, shutdown: anyio.Event) -> Service:
+    formats: list[Format] = [
+        SseFormat(
+            heartbeat_seconds=settings.heartbeat,
+            send_timeout_seconds=settings.send_timeout,
+            shutdown=shutdown,
+            # The relay's drain ends every stream; this is the last resort behind it.
+            shutdown_grace_seconds=settings.shutdown_grace + CLEANUP_SECONDS,
+        ),
+    ]
+    return Service(
+        relay=relay,
+        formats={fmt.name: fmt for fmt in formats},
+        default_format="sse",
+        policy=Policy(
+            models=allowed_models(settings, upstream.models),
+            max_messages=settings.max_messages,
+            max_output_tokens=settings.max_output_tokens,
+        ),
+        max_body_bytes=settings.max_body_bytes,
+        shutdown_grace_seconds=settings.shutdown_grace,
+    )
+
+
+def allowed_models(settings: Settings, offered: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the allow-list, the default model first. `offered`: what the upstream names by itself."""
+    default = settings.openai_model or (*settings.models, *offered, DEFAULT_MODEL)[0]
+    return tuple(dict.fromkeys((default, *settings.models)))
+
+
+def _timing(settings: Settings) -> Timing:
+    return Timing(
+        accept_wait=settings.accept_wait,
+        first_token_timeout=settings.first_token_timeout,
+        idle_timeout=settings.idle_timeout,
+        total_timeout=settings.total_timeout,
+        disconnect_grace=settings.disconnect_grace,
+    )
+
+
+async def _drain_at(shutdown: anyio.Event, relay: Relay, grace_seconds: float) -> None:
+    await shutdown.wait()
+    await relay.drain(grace_seconds)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,201 @@
+"""The handlers: decode, ask the relay, encode. Nothing is decided here that another floor could decide."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chat_sse.errors import (
+    Draining,
+    InvalidRequest,
+    RequestTimeout,
+    StreamNotFound,
+    UnsupportedMediaType,
+)
+from chat_sse.events import event_id, new_stream_id, parse_event_id
+from chat_sse.formats.base import Format, Reading
+from chat_sse.formats.negotiation import choose
+from chat_sse.messages import AskRequest, Policy, admit, check_size, decode_ask
+from chat_sse.relay import Relay
+from chat_sse.stores.base import Log, Ticket
+
+# A question is small; whoever takes longer holds a connection, not a conversation.
+BODY_SECONDS = 30.0
+MAX_KEY_CHARS = 255
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What the handlers work with; made in `app.py`, found on the request's state."""
+
+    relay: Relay
+    formats: Mapping[str, Format]
+    default_format: str
+    policy: Policy
+    max_body_bytes: int
+    shutdown_grace_seconds: float
+
+
+def routes() -> list[Route]:
+    """All paths of the service."""
+    return [
+        Route("/ask", ask, methods=["POST"]),
+        Route("/ask", ask_by_url, methods=["GET"]),
+        Route("/ask/{stream_id}", attach, methods=["GET"]),
+        Route("/ask/{stream_id}", stop, methods=["DELETE"]),
+        Route("/healthz", healthz, methods=["GET"]),
+        Route("/readyz", readyz, methods=["GET"]),
+    ]
+
+
+async def ask(request: Request) -> Response:
+    """POST /ask: ask, attach by key, or resume by `Last-Event-ID`."""
+    service, fmt = _service(request), _format(request)
+    if place := request.headers.get("last-event-id"):
+        return await _resume(request, fmt, place)
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType("Content-Type must be application/json")
+    body = await _read_body(request, service.max_body_bytes)
+    return await _ask(request, fmt, decode_ask(body), body, request.headers.get("idempotency-key"))
+
+
+async def ask_by_url(request: Request) -> Response:
+    """GET /ask: the same for clients that can only open a URL, such as EventSource."""
+    fmt = _format(request)
+    if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
+        return await _resume(request, fmt, place)
+    question = _question_of(request.query_params)
+    if request.method == "HEAD":
+        return Response(media_type=fmt.media_type)
+    return await _ask(request, fmt, decode_ask(question), question, request.query_params.get("id"))
+
+
+async def attach(request: Request) -> Response:
+    """GET /ask/<id>: read an answer from its start, or after the last event seen."""
+    fmt, stream_id = _format(request), request.path_params["stream_id"]
+    place = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+    if place is not None:
+        return await _resume(request, fmt, place, stream_id)
+    stream = await _service(request).relay.open(stream_id, _owner(request))
+    return _respond(request, fmt, stream, after=-1)
+
+
+async def stop(request: Request) -> Response:
+    """DELETE /ask/<id>: end an answer for every reader. Idempotent."""
+    await _service(request).relay.stop(request.path_params["stream_id"], _owner(request))
+    return Response(status_code=204)
+
+
+async def healthz(_: Request) -> Response:
+    """The process lives."""
+    return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+async def readyz(request: Request) -> Response:
+    """The process takes questions."""
+    if _service(request).relay.draining:
+        raise Draining(retry_after=2)
+    return Response(b'{"status":"ready"}', media_type="application/json")
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.state.service
+    return service
+
+
+def _owner(_: Request) -> str:
+    """Name the principal that asks. Without keys everybody is the same one, and an answer's id its secret."""
+    return "anonymous"
+
+
+def _format(request: Request) -> Format:
+    service = _service(request)
+    return choose(
+        service.formats,
+        default=service.default_format,
+        wanted=request.query_params.get("format"),
+        accept=request.headers.get("accept"),
+    )
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """Read a body within its bounds. Raises PayloadTooLarge before it is read where its length is told."""
+    told = request.headers.get("content-length", "")
+    if told.isdecimal():
+        check_size(int(told), max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                check_size(len(body), max_bytes)
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+    return bytes(body)
+
+
+def _question_of(query: QueryParams) -> bytes:
+    """Write a URL's question as the body that it stands for."""
+    if text := query.get("q"):
+        messages: Any = [{"role": "user", "content": text}]
+    elif text := query.get("messages"):
+        try:
+            messages = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError) as exc:
+            raise InvalidRequest(f"{exc} - at `?messages`") from exc
+    else:
+        raise InvalidRequest("ask with ?q=<text> or ?messages=<JSON>")
+    return msgspec.json.encode({"messages": messages})
+
+
+async def _ask(request: Request, fmt: Format, ask: AskRequest, body: bytes, key: str | None) -> Response:
+    service = _service(request)
+    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
+        raise InvalidRequest(f"an idempotency key has 1 to {MAX_KEY_CHARS} characters")
+    question = admit(ask, service.policy)
+    owner = _owner(request)
+    ticket = Ticket(
+        stream_id=new_stream_id(),
+        owner=owner,
+        key=None if key is None else f"{owner}/{key}",
+        fingerprint=hashlib.sha256(body).digest(),
+    )
+    stream = await service.relay.start(question, ticket, request.state.request_id)
+    if "respond-async" in request.headers.get("prefer", ""):
+        return Response(status_code=202, headers={**_headers(stream), "Location": f"/ask/{stream.id}"})
+    return _respond(request, fmt, stream, after=-1)
+
+
+async def _resume(request: Request, fmt: Format, place: str, expected: str | None = None) -> Response:
+    """Read on after an event. Never asks upstream."""
+    try:
+        stream_id, seq = parse_event_id(place)
+    except ValueError as exc:
+        raise InvalidRequest(f"Last-Event-ID: {exc}") from exc
+    if expected not in (None, stream_id):
+        raise StreamNotFound("Last-Event-ID names another answer")
+    stream = await _service(request).relay.open(stream_id, _owner(request))
+    length, sealed = await stream.extent()
+    if seq >= length:
+        raise InvalidRequest(f"Last-Event-ID: {event_id(stream_id, seq)} has not been sent yet")
+    if sealed and seq == length - 1:
+        # EventSource reconnects after every end; 204 is the one answer that stops it for good. A client that
+        # posts wants the end of its answer once more.
+        if request.method != "POST":
+            return Response(status_code=204)
+        seq -= 1
+    return _respond(request, fmt, stream, after=seq)
+
+
+def _respond(request: Request, fmt: Format, stream: Log, *, after: int) -> Response:
+    batches = _service(request).relay.follow(stream, after)
+    return fmt.respond(Reading(stream_id=stream.id, after=after, batches=batches, headers=_headers(stream)))
+
+
+def _headers(stream: Log) -> dict[str, str]:
+    return {"Content-Location": f"/ask/{stream.id}", "Vary": "Accept"}

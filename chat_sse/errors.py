@@ -1,0 +1,188 @@
+"""Every way a question can fail, and the one body that tells it.
+
+    ChatError
+    ├── InvalidRequest            400  invalid_request
+    ├── NotFound                  404  not_found
+    │   └── StreamNotFound        404  stream_not_found
+    ├── MethodNotAllowed          405  method_not_allowed
+    ├── NotAcceptable             406  not_acceptable
+    ├── RequestTimeout            408  request_timeout
+    ├── PayloadTooLarge           413  payload_too_large
+    ├── UnsupportedMediaType      415  unsupported_media_type
+    ├── KeyReused                 422  idempotency_key_reused
+    ├── InternalError             500  internal_error
+    ├── Overloaded                503  overloaded
+    │   └── Draining              503  server_draining
+    └── UpstreamError             500  (the OpenAI API failed)
+        ├── UpstreamAuthentication     authentication_error
+        ├── UpstreamRateLimit          rate_limit_error
+        ├── UpstreamRejected           invalid_request_error
+        ├── UpstreamUnavailable        service_unavailable_error
+        ├── UpstreamTimeout            timeout_error
+        └── UpstreamProtocol           upstream_protocol_error
+
+The same error is an HTTP response while nothing has been sent, and the stream's last event afterwards.
+"""
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every error response.
+
+    `content` is for the person, `details` for the developer; `error` is the code to program against;
+    `retryable` says whether asking again can help.
+    """
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    error: str
+    details: str
+    request_id: str
+    retryable: bool
+
+
+class ChatError(Exception):
+    """Base of all errors that a client is told about.
+
+    `details` must hold neither secrets nor anything of a prompt or an answer. `retry_after` is in seconds.
+    """
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    content: ClassVar[str]
+    retryable: bool = False
+
+    def __init__(
+        self, details: str = "", *, retryable: bool | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(details)
+        self.details = details
+        self.retry_after = retry_after
+        if retryable is not None:
+            self.retryable = retryable
+
+    def body(self, request_id: str) -> ErrorBody:
+        """Tell this error in the one body."""
+        return ErrorBody(
+            content=self.content,
+            error=self.code,
+            details=self.details,
+            request_id=request_id,
+            retryable=self.retryable,
+        )
+
+
+class InvalidRequest(ChatError):
+    code = "invalid_request"
+    status = 400
+    content = "I could not understand that request. Please check your message and try again."
+
+
+class NotFound(ChatError):
+    code = "not_found"
+    status = 404
+    content = "There is nothing at this address."
+
+
+class StreamNotFound(NotFound):
+    code = "stream_not_found"
+    content = "That answer is no longer available. Please ask again."
+
+
+class MethodNotAllowed(ChatError):
+    code = "method_not_allowed"
+    status = 405
+    content = "This address does not support that kind of request."
+
+
+class NotAcceptable(ChatError):
+    code = "not_acceptable"
+    status = 406
+    content = "I cannot answer in the requested format."
+
+
+class RequestTimeout(ChatError):
+    code = "request_timeout"
+    status = 408
+    content = "The request took too long to arrive. Please try again."
+    retryable = True
+
+
+class PayloadTooLarge(ChatError):
+    code = "payload_too_large"
+    status = 413
+    content = "That message is too long. Please shorten it and try again."
+
+
+class UnsupportedMediaType(ChatError):
+    code = "unsupported_media_type"
+    status = 415
+    content = "I can only read requests in JSON."
+
+
+class KeyReused(ChatError):
+    code = "idempotency_key_reused"
+    status = 422
+    content = "That request was already used for another question."
+
+
+class InternalError(ChatError):
+    code = "internal_error"
+    status = 500
+    content = "Something went wrong on our side. Please try again later."
+    retryable = True
+
+
+class Overloaded(ChatError):
+    code = "overloaded"
+    status = 503
+    content = "The service is busy. Please try again in a moment."
+    retryable = True
+
+
+class Draining(Overloaded):
+    code = "server_draining"
+    content = "The service is restarting. Please try again in a moment."
+
+
+class UpstreamError(ChatError):
+    """The OpenAI API failed, or did not speak its own protocol."""
+
+    status = 500
+
+
+class UpstreamAuthentication(UpstreamError):
+    code = "authentication_error"
+    content = "The service is not set up correctly. Please contact its operator."
+
+
+class UpstreamRateLimit(UpstreamError):
+    code = "rate_limit_error"
+    content = "The language model is receiving too many requests. Please try again in a moment."
+    retryable = True
+
+
+class UpstreamRejected(UpstreamError):
+    code = "invalid_request_error"
+    content = "The language model could not process this conversation."
+
+
+class UpstreamUnavailable(UpstreamError):
+    code = "service_unavailable_error"
+    content = "The language model is not available at the moment. Please try again later."
+    retryable = True
+
+
+class UpstreamTimeout(UpstreamError):
+    code = "timeout_error"
+    content = "The language model took too long to answer. Please try again."
+    retryable = True
+
+
+class UpstreamProtocol(UpstreamError):
+    code = "upstream_protocol_error"
+    content = "The answer was cut off before it was complete. Please try again."
+    retryable = True

@@ -1,0 +1,80 @@
+"""What a stream is made of: the events of an answer, and the ids by which a reader remembers its place."""
+
+import re
+import secrets
+from typing import TypeAlias
+
+import msgspec
+
+from chat_sse.errors import ChatError, ErrorBody
+
+_EVENT_ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.(0|[1-9][0-9]{0,8})")
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens, as upstream counted them (OpenAI reference: "The chat completion object", `usage`)."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """The answer has an id and a model; sent before the first delta."""
+
+    id: str
+    model: str
+
+
+class Delta(msgspec.Struct, frozen=True, tag="delta"):
+    """A piece of the answer's text, never empty."""
+
+    content: str
+
+
+class Reasoning(msgspec.Struct, frozen=True, tag="reasoning"):
+    """A piece of the model's reasoning, which is no part of the answer's text."""
+
+    content: str
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """The answer is complete as far as upstream goes; terminal.
+
+    `finish_reason` is what upstream said, or "cancelled" after a stop, or null where upstream closed a
+    complete answer (usage and `[DONE]` were sent) without giving a reason, as some Ollama versions do.
+    """
+
+    finish_reason: str | None
+    usage: Usage | None = None
+
+
+class Failure(ErrorBody, frozen=True, kw_only=True, tag="error"):
+    """The error body as an event; terminal."""
+
+
+Event: TypeAlias = Start | Delta | Reasoning | Done | Failure
+Terminal: TypeAlias = Done | Failure
+
+
+def failure(error: ChatError, request_id: str) -> Failure:
+    """Tell an error as the stream's last event."""
+    return msgspec.convert(error.body(request_id), Failure, from_attributes=True)
+
+
+def new_stream_id() -> str:
+    """Make an id that cannot be guessed: whoever knows it may read the answer."""
+    return secrets.token_hex(16)
+
+
+def event_id(stream_id: str, seq: int) -> str:
+    """Name an event on the wire. Only `[A-Za-z0-9._-]`, so that `Last-Event-ID` needs no CORS preflight."""
+    return f"{stream_id}.{seq}"
+
+
+def parse_event_id(text: str) -> tuple[str, int]:
+    """Read an event id back into (stream id, sequence number). Raises ValueError for any other text."""
+    match = _EVENT_ID.fullmatch(text)
+    if match is None:
+        raise ValueError("not an event id of this service")
+    return match[1], int(match[2])

@@ -1,0 +1,34 @@
+"""What a format promises: events of a log go in, bytes that some client understands come out."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+from starlette.responses import Response
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """One reader's view of a log."""
+
+    stream_id: str
+    after: int
+    """The cursor: the last sequence number that the client has seen, -1 for none."""
+    batches: AsyncGenerator[Sequence[bytes], None]
+    """Consecutive entries, the first numbered `after + 1`; ends after the terminal one."""
+    headers: Mapping[str, str]
+    """Headers for the response, whatever its format."""
+
+
+class Format(Protocol):
+    """A wire format: pure encoding, and the response class that suits it."""
+
+    name: str
+    """What `?format=` calls it."""
+    media_type: str
+    """What `Accept` calls it."""
+    resumable: bool
+    """Whether a client of this format can come back after a break."""
+
+    def respond(self, reading: Reading) -> Response:
+        """Answer a request with what is read."""
+        ...

@@ -1,0 +1,304 @@
+"""From upstream to the log. The only place that starts tasks, and so the only one that must end them.
+
+An answer is one task, the pump. It belongs to the relay, not to the request that asked: a reader leaving
+never touches it. It ends in one of these ways, and each seals its log with exactly one terminal event:
+
+- upstream is done, or at fault                       Done / Failure
+- upstream stays silent, or the answer takes too long Failure(timeout_error)
+- somebody stops it                                   Done("cancelled")
+- nobody has read it for the disconnect grace         Done("cancelled")
+- the server shuts down and its grace is over         Failure(server_draining)
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+import msgspec
+
+from chat_sse.errors import (
+    ChatError,
+    Draining,
+    InternalError,
+    Overloaded,
+    StreamNotFound,
+    UpstreamProtocol,
+    UpstreamTimeout,
+)
+from chat_sse.events import Done, Start, Terminal, failure
+from chat_sse.messages import Question
+from chat_sse.stores.base import Log, Store, Ticket
+from chat_sse.upstreams.base import Upstream, UpstreamEvent
+
+log = logging.getLogger(__name__)
+
+# A log is memory. The longest answers of today's models are some 500 KB of events; this is none any more.
+MAX_LOG_BYTES = 16 * 1_048_576
+# An answer's first reader may need a moment: a 202 has to travel to the caller, and its request back.
+FIRST_READER_SECONDS = 10.0
+# Ending a cancelled call is closing a socket.
+CLEANUP_SECONDS = 5.0
+# What a client should wait before it asks the server that replaces this one.
+RETRY_SECONDS = 2.0
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """The relay's deadlines, in seconds."""
+
+    accept_wait: float
+    """How long a request is held for upstream's status; after it the stream starts all the same."""
+    first_token_timeout: float
+    idle_timeout: float
+    total_timeout: float
+    disconnect_grace: float
+
+
+class Patience:
+    """Deadlines on a talking upstream: on its first event, between events, and on the whole answer.
+
+    A timer moved at each event would cost a microsecond a delta. So an event only leaves its time, and the
+    one timer, when it fires, looks how long the silence has lasted and goes to sleep for the rest.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._limit, self._idle_limit = timing.first_token_timeout, timing.idle_timeout
+        self._heard_at = now
+        self._end = now + timing.total_timeout
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> "Patience":
+        await self._scope.__aenter__()
+        self._check()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Raise TimeoutError in place of the cancellation when a deadline has passed."""
+        self._timer.cancel()
+        await self._scope.__aexit__(kind, exc, traceback)
+
+    def heard(self) -> None:
+        """Upstream has said something."""
+        self._heard_at = self._loop.time()
+        self._limit = self._idle_limit
+
+    def _check(self) -> None:
+        due = min(self._heard_at + self._limit, self._end)
+        if self._loop.time() >= due:
+            self._scope.reschedule(self._loop.time())
+        else:
+            self._timer = self._loop.call_at(due, self._check)
+
+
+class _Answer:
+    """A running answer: its log, its pump, and who reads it."""
+
+    def __init__(self, stream: Log, question: Question, request_id: str) -> None:
+        self.log = stream
+        self.question = question
+        self.request_id = request_id
+        self.loop = asyncio.get_running_loop()
+        self.started_at = self.loop.time()
+        # Resolved once upstream has accepted (None) or refused (the error).
+        self.gate: asyncio.Future[ChatError | None] = self.loop.create_future()
+        self.announced = False
+        self.readers = 0
+        self.orphan_timer: asyncio.TimerHandle | None = None
+        self.pump: asyncio.Task[None]
+
+    def announce(self) -> None:
+        """Append the start event, once. Whatever goes wrong from here on is an event too."""
+        if not self.announced:
+            self.announced = True
+            self.log.append([Start(id=self.log.id, model=self.question.model)])
+
+    def end(self, event: Terminal) -> None:
+        """Seal the log and cancel the call."""
+        self.announce()
+        self.log.append([event])
+        self.pump.cancel()
+
+
+class Relay:
+    """Asks upstreams, keeps the answers going, and lets any number of readers follow them."""
+
+    def __init__(self, upstream: Upstream, store: Store, timing: Timing) -> None:
+        self._upstream = upstream
+        self._store = store
+        self._timing = timing
+        self._running: dict[str, _Answer] = {}
+        self.draining = False
+
+    @property
+    def running(self) -> int:
+        """How many answers are under way in this process."""
+        return len(self._running)
+
+    async def start(self, question: Question, ticket: Ticket, request_id: str) -> Log:
+        """Ask upstream, or attach to the answer that the ticket's key has already asked for.
+
+        Returns once upstream has accepted, or after the accept wait. Raises ChatError for what upstream
+        refused until then, KeyReused for a key with another body, and Draining while shutting down.
+        """
+        if self.draining:
+            raise Draining(retry_after=RETRY_SECONDS)
+        stream = await self._store.create(ticket)
+        if stream is not None:
+            answer: _Answer | None = self._launch(stream, question, request_id)
+        else:
+            stream = await self._claimed(ticket)
+            answer = self._running.get(stream.id)
+        if answer is not None:
+            await self._pass_gate(answer)
+        return stream
+
+    async def open(self, stream_id: str, owner: str) -> Log:
+        """Give an answer's log, running or finished. Raises StreamNotFound, for another's answer too."""
+        stream = await self._store.open(stream_id)
+        if stream.owner != owner:
+            raise StreamNotFound("no answer has this id, or it has expired")
+        return stream
+
+    async def follow(self, stream: Log, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+        """Read a log after a cursor (exclusive; -1 for all) as the entries come, until the terminal one.
+
+        While it is iterated it counts as a reader: when the last one leaves, the disconnect grace begins.
+        """
+        with self._reading(stream):
+            while entries := await stream.read(after):
+                yield entries
+                after += len(entries)
+
+    async def stop(self, stream_id: str, owner: str) -> None:
+        """End an answer for all its readers and close its call; idempotent. Raises StreamNotFound."""
+        await self.open(stream_id, owner)
+        await self._store.seal(stream_id, Done(finish_reason="cancelled"))
+        if answer := self._running.get(stream_id):
+            answer.pump.cancel()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new questions, let the running answers finish, and end the rest after the grace."""
+        self.draining = True
+        if self._running:
+            log.info("relay.draining", extra={"fields": {"running": len(self._running)}})
+            await asyncio.wait([answer.pump for answer in self._running.values()], timeout=grace_seconds)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End every answer now, truthfully, and wait for the pumps."""
+        self.draining = True
+        answers = list(self._running.values())
+        for answer in answers:
+            answer.end(failure(Draining(retry_after=RETRY_SECONDS), answer.request_id))
+        if answers:
+            await asyncio.wait([answer.pump for answer in answers], timeout=CLEANUP_SECONDS)
+
+    async def _claimed(self, ticket: Ticket) -> Log:
+        try:
+            return await self._store.find_key(ticket.key or "")
+        except StreamNotFound:  # upstream refused it a moment ago: unpaid, so the key may ask again
+            raise Overloaded("the question with this key has just failed", retry_after=1) from None
+
+    def _launch(self, stream: Log, question: Question, request_id: str) -> _Answer:
+        answer = _Answer(stream, question, request_id)
+        self._running[stream.id] = answer
+        answer.pump = asyncio.create_task(self._pump(answer), name=f"pump {stream.id}")
+        answer.pump.add_done_callback(lambda _: self._ended(answer))
+        return answer
+
+    def _ended(self, answer: _Answer) -> None:
+        """Clear up after a pump, however it ended: here nothing can be cancelled away."""
+        del self._running[answer.log.id]
+        if answer.orphan_timer:
+            answer.orphan_timer.cancel()
+        if not answer.log.sealed:  # cancelled by somebody who does not know us
+            answer.log.append([failure(InternalError("the answer was interrupted"), answer.request_id)])
+        if not answer.gate.done():
+            answer.gate.set_result(None)
+
+    async def _pass_gate(self, answer: _Answer) -> None:
+        """Wait for upstream's verdict, so that a refusal is still an HTTP error."""
+        try:
+            await asyncio.wait([answer.gate], timeout=self._timing.accept_wait)
+        finally:
+            self._orphan_after(answer, max(self._timing.disconnect_grace, FIRST_READER_SECONDS))
+        if not answer.gate.done():
+            answer.announce()
+        elif error := answer.gate.result():
+            raise error
+
+    async def _pump(self, answer: _Answer) -> None:
+        """Carry one answer from upstream into its log."""
+        reason: str | None = None
+        try:
+            async with Patience(self._timing) as patience, self._upstream.open(answer.question) as events:
+                answer.announce()
+                answer.gate.set_result(None)
+                async for batch in events:
+                    patience.heard()
+                    self._append(answer, batch)
+                    if isinstance(batch[-1], Done):
+                        reason = batch[-1].finish_reason
+        except ChatError as exc:
+            await self._fail(answer, exc)
+        except TimeoutError:
+            await self._fail(answer, UpstreamTimeout("upstream was silent, or the answer took, for too long"))
+        except Exception:
+            log.exception("answer.crashed", extra={"fields": {"id": answer.log.id}})
+            await self._fail(answer, InternalError("the answer was interrupted"))
+        else:
+            self._report(answer, finish_reason=reason)
+
+    def _append(self, answer: _Answer, batch: list[UpstreamEvent]) -> None:
+        """Append a batch. A sealed log refuses it: then whoever sealed it has cancelled this pump as well."""
+        answer.log.append(batch)
+        if answer.log.size > MAX_LOG_BYTES:
+            raise UpstreamProtocol(f"the answer outgrew {MAX_LOG_BYTES} bytes", retryable=False)
+
+    async def _fail(self, answer: _Answer, error: ChatError) -> None:
+        """Tell a fault: to those who wait at the gate while nothing was sent, in the stream afterwards."""
+        answer.log.append([failure(error, answer.request_id)])
+        self._report(answer, error=error.code)
+        if not answer.announced:
+            await self._store.discard(answer.log)  # its key may be used again: nothing was paid for
+            answer.gate.set_result(error)
+
+    def _report(self, answer: _Answer, **outcome: str | None) -> None:
+        seconds = round(answer.loop.time() - answer.started_at, 3)
+        fields = {"id": answer.log.id, "request_id": answer.request_id, "model": answer.question.model}
+        log.info(
+            "answer.ended",
+            extra={"fields": {**fields, **outcome, "bytes": answer.log.size, "seconds": seconds}},
+        )
+
+    @contextmanager
+    def _reading(self, stream: Log) -> Iterator[None]:
+        answer = self._running.get(stream.id)
+        if answer is None:
+            yield
+            return
+        answer.readers += 1
+        if answer.orphan_timer:
+            answer.orphan_timer.cancel()
+            answer.orphan_timer = None
+        try:
+            yield
+        finally:
+            answer.readers -= 1
+            self._orphan_after(answer, self._timing.disconnect_grace)
+
+    def _orphan_after(self, answer: _Answer, seconds: float) -> None:
+        """Start the grace when nobody reads."""
+        if answer.readers == 0 and not answer.pump.done():
+            if answer.orphan_timer:
+                answer.orphan_timer.cancel()
+            answer.orphan_timer = answer.loop.call_later(seconds, self._abandon, answer)
+
+    def _abandon(self, answer: _Answer) -> None:
+        answer.end(Done(finish_reason="cancelled"))
+        log.info("answer.abandoned", extra={"fields": {"id": answer.log.id}})

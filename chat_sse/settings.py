@@ -1,0 +1,157 @@
+"""How the service is set up: one frozen struct, read once from the environment and `.env`.
+
+OpenAI's variables and `ALLOWED_ORIGIN` keep their names, all others carry the prefix `CHAT_SSE_`.
+The environment wins over `.env`; an empty value counts as not set.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from dotenv import dotenv_values
+from msgspec import Meta
+
+Seconds: TypeAlias = Annotated[
+    float, Meta(gt=0, le=86_400, description="a number of seconds above 0, at most 86400")
+]
+SecondsOrNone: TypeAlias = Annotated[
+    float, Meta(ge=0, le=86_400, description="a number of seconds, 0 to 86400")
+]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=10_000_000, description="a whole number above 0")]
+Bytes: TypeAlias = Annotated[
+    int, Meta(ge=1024, le=2**40, description="a whole number of bytes, 1024 or more")
+]
+Flag: TypeAlias = Annotated[bool, Meta(description="true or false")]
+Names: TypeAlias = Annotated[tuple[str, ...], Meta(description="names, separated by commas")]
+
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_NO_PREFIX = ("openai_", "allowed_origin")
+
+
+class SettingsError(Exception):
+    """One or more variables are wrong; `faults` names each, without its value."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an operator can set. Times are in seconds, sizes in bytes."""
+
+    openai_api_key: str | None = None
+    openai_base_url: str | None = None
+    openai_org_id: str | None = None
+    openai_project_id: str | None = None
+    openai_model: str | None = None
+    allowed_origin: Names = ("http://localhost:3000",)
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="a port number, 0 to 65535")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")] = 1
+    models: Names = ()
+    system_prompt: str | None = None
+    max_output_tokens: Count = 4096
+    max_body_bytes: Bytes = 1_048_576
+    max_messages: Count = 200
+    connect_timeout: Seconds = 5
+    accept_wait: SecondsOrNone = 5
+    first_token_timeout: Seconds = 120
+    idle_timeout: Seconds = 60
+    total_timeout: Seconds = 600
+    heartbeat: Seconds = 15
+    send_timeout: Seconds = 30
+    disconnect_grace: SecondsOrNone = 15
+    shutdown_grace: SecondsOrNone = 8
+    stream_ttl: Seconds = 300
+    max_kept_streams: Count = 1000
+    max_kept_bytes: Bytes = 67_108_864
+    cors_credentials: Flag = False
+    local_model: Path | None = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="one of debug, info, warning, error"),
+    ] = "info"
+    log_format: Annotated[Literal["text", "json"], Meta(description="text or json")] = "text"
+
+    def __repr__(self) -> str:
+        """Name the type only: a field may hold a secret, and a repr ends in logs."""
+        return "Settings(…)"
+
+
+def variable(field: str) -> str:
+    """Give the environment variable of a field: `stream_ttl` is `CHAT_SSE_STREAM_TTL`."""
+    name = field.upper()
+    return name if field.startswith(_NO_PREFIX) else f"CHAT_SSE_{name}"
+
+
+def load_settings(environ: Mapping[str, str], env_file: Path | None = Path(".env")) -> Settings:
+    """Read the settings. Raises SettingsError with every fault at once."""
+    faults: list[str] = []
+    values = {**_read_env_file(env_file, faults), **environ}
+    port = values.get(variable("port")) or values.get("PORT")  # PORT is what container platforms set
+    if port:
+        values[variable("port")] = port
+    fields: dict[str, Any] = {}
+    for field, kind in get_type_hints(Settings, include_extras=True).items():
+        text = values.get(variable(field), "").strip()
+        if not text:
+            continue
+        try:
+            fields[field] = _convert(text, kind)
+        except msgspec.ValidationError:
+            faults.append(f"{variable(field)} must be {_description(kind)}")
+    settings = Settings(**fields)
+    faults += _contradictions(settings)
+    if faults:
+        raise SettingsError(faults)
+    return settings
+
+
+def _read_env_file(path: Path | None, faults: list[str]) -> dict[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+    except (OSError, UnicodeDecodeError) as exc:
+        faults.append(f"{path} cannot be read: {type(exc).__name__}")
+        return {}
+
+
+def _convert(text: str, kind: Any) -> Any:
+    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(bare) is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if bare == Path | None:
+        return Path(text).expanduser()
+    if bare in (bool, Literal["debug", "info", "warning", "error"]):
+        text = text.lower()
+    return msgspec.convert(text, kind, strict=False)
+
+
+def _description(kind: Any) -> str:
+    metas = [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
+    return next((meta.description for meta in metas if meta.description), "text")
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """What no single variable shows."""
+    for origin in settings.allowed_origin:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            yield "ALLOWED_ORIGIN must be * or origins such as https://chat.example.org, with commas between"
+    if "*" in settings.allowed_origin and settings.cors_credentials:
+        yield "ALLOWED_ORIGIN=* and CHAT_SSE_CORS_CREDENTIALS=true would let any page act for a visitor"
+    if settings.openai_base_url is not None and not _is_http_url(settings.openai_base_url):
+        yield "OPENAI_BASE_URL must be an http or https URL"
+    if settings.workers > 1:
+        yield "CHAT_SSE_WORKERS must be 1: several workers need a log that they share"
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

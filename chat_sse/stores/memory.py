@@ -1,0 +1,150 @@
+"""The log in this process's memory: what one process needs, and gone with it."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from chat_sse.errors import KeyReused, StreamNotFound
+from chat_sse.events import Done, Event, Failure, Terminal
+from chat_sse.stores.base import Log, Ticket
+
+_encode = msgspec.json.Encoder().encode
+
+
+class MemoryLog:
+    """A Log as a list. Its readers wait on futures that the next append resolves."""
+
+    __slots__ = ("_entries", "_on_seal", "_waiting", "id", "owner", "sealed", "size")
+
+    def __init__(self, ticket: Ticket, on_seal: Callable[["MemoryLog"], None]) -> None:
+        self.id = ticket.stream_id
+        self.owner = ticket.owner
+        self.sealed = False
+        self.size = 0
+        self._entries: list[bytes] = []
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._on_seal = on_seal
+
+    def append(self, events: Sequence[Event]) -> bool:
+        """Append, as `Log.append` promises."""
+        if self.sealed:
+            return False
+        for event in events:
+            entry = _encode(event)
+            self._entries.append(entry)
+            self.size += len(entry)
+            if isinstance(event, (Done, Failure)):
+                self.sealed = True
+                self._on_seal(self)
+                break
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        return True
+
+    async def extent(self) -> tuple[int, bool]:
+        """Tell, as `Log.extent` promises."""
+        return len(self._entries), self.sealed
+
+    async def read(self, after: int) -> Sequence[bytes]:
+        """Read, as `Log.read` promises."""
+        first = after + 1
+        while first >= len(self._entries):
+            if self.sealed:
+                return ()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+        return self._entries[first:]
+
+
+class MemoryStore:
+    """A Store as dictionaries."""
+
+    def __init__(self, *, ttl_seconds: float, max_kept: int, max_kept_bytes: int) -> None:
+        self._ttl_seconds = ttl_seconds
+        self._max_kept = max_kept
+        self._max_kept_bytes = max_kept_bytes
+        self._logs: dict[str, MemoryLog] = {}
+        self._tickets: dict[str, Ticket] = {}  # by stream id
+        self._claims: dict[str, Ticket] = {}  # by key
+        self._labels: dict[str, str] = {}  # label → stream id
+        self._kept: OrderedDict[str, asyncio.TimerHandle] = OrderedDict()  # sealed, the oldest first
+        self._kept_bytes = 0
+
+    async def create(self, ticket: Ticket) -> Log | None:
+        """Create or claim, as `Store.create` promises."""
+        if ticket.key is not None:
+            claim = self._claims.setdefault(ticket.key, ticket)
+            if claim is not ticket:
+                if claim.fingerprint != ticket.fingerprint:
+                    raise KeyReused("this key was used with another body")
+                return None
+        if ticket.label is not None:
+            self._labels[ticket.label] = ticket.stream_id
+        self._tickets[ticket.stream_id] = ticket
+        log = self._logs[ticket.stream_id] = MemoryLog(ticket, self._keep)
+        return log
+
+    async def find_key(self, key: str) -> Log:
+        """Find, as `Store.find_key` promises."""
+        claim = self._claims.get(key)
+        if claim is None:
+            raise StreamNotFound("no answer belongs to this key")
+        return self._logs[claim.stream_id]
+
+    async def find_label(self, label: str) -> Log:
+        """Find, as `Store.find_label` promises."""
+        stream_id = self._labels.get(label)
+        if stream_id is None:
+            raise StreamNotFound("no answer belongs to this label")
+        return self._logs[stream_id]
+
+    async def open(self, stream_id: str) -> Log:
+        """Open, as `Store.open` promises."""
+        try:
+            return self._logs[stream_id]
+        except KeyError:
+            raise StreamNotFound("no answer has this id, or it has expired") from None
+
+    async def seal(self, stream_id: str, event: Terminal) -> bool:
+        """Seal, as `Store.seal` promises."""
+        log = await self.open(stream_id)
+        return log.append([event])
+
+    async def discard(self, log: Log) -> None:
+        """Forget, as `Store.discard` promises."""
+        self._forget(log.id)
+
+    async def aclose(self) -> None:
+        """Forget everything."""
+        for stream_id in list(self._logs):
+            self._forget(stream_id)
+
+    def _keep(self, log: MemoryLog) -> None:
+        """Keep a sealed log for its time to live, and the caps."""
+        if log.id not in self._logs:
+            return
+        loop = asyncio.get_running_loop()
+        self._kept[log.id] = loop.call_later(self._ttl_seconds, self._forget, log.id)
+        self._kept_bytes += log.size
+        while len(self._kept) > self._max_kept or self._kept_bytes > self._max_kept_bytes:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, stream_id: str) -> None:
+        log = self._logs.pop(stream_id, None)
+        if log is None:
+            return
+        if timer := self._kept.pop(stream_id, None):
+            timer.cancel()
+            self._kept_bytes -= log.size
+        ticket = self._tickets.pop(stream_id)
+        if ticket.key is not None:
+            del self._claims[ticket.key]
+        if ticket.label is not None and self._labels[ticket.label] == stream_id:
+            del self._labels[ticket.label]

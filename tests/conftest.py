@@ -1,0 +1,42 @@
+"""Real parts: a service process for each test module, and an upstream with a new script for each test."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.service import RunningService, serve
+from tests.upstream import ScriptedUpstream
+
+# Deadlines short enough for a test to meet them, long enough for a slow machine not to.
+QUICK = {
+    "OPENAI_API_KEY": "sk-test-canary-0123456789",
+    "CHAT_SSE_ACCEPT_WAIT": "1",
+    "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "2",
+    "CHAT_SSE_IDLE_TIMEOUT": "2",
+    "CHAT_SSE_DISCONNECT_GRACE": "0.5",
+    "CHAT_SSE_SHUTDOWN_GRACE": "2",
+    "CHAT_SSE_HEARTBEAT": "0.3",
+}
+
+
+@pytest.fixture(scope="module")
+def upstream_port() -> int:
+    """A free port that this module's upstreams listen on, one after the other."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def upstream(upstream_port: int) -> Iterator[ScriptedUpstream]:
+    """An upstream that does what the test says, with its own count of paid calls."""
+    with ScriptedUpstream(port=upstream_port) as scripted:
+        yield scripted
+
+
+@pytest.fixture(scope="module")
+def service(upstream_port: int) -> Iterator[RunningService]:
+    """A service in front of the scripted upstreams, with short deadlines. Starting one takes a second."""
+    with serve({**QUICK, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}) as running:
+        yield running

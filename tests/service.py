@@ -1,0 +1,108 @@
+"""The service as its users meet it: a process of its own, asked over real sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+
+from chat_sse.formats.sse import HEARTBEAT
+
+START_SECONDS = 30.0
+STOP_SECONDS = 25.0
+
+HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
+
+
+class RunningService:
+    """A `chat-sse` process that listens on `url`. What it wrote to standard error is in `log()`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log_file: Path) -> None:
+        self.process = process
+        self._log_file = log_file
+        self.url = self._wait_for_url()
+
+    def log(self) -> str:
+        """Everything it said so far."""
+        return self._log_file.read_text()
+
+    def wait_for_log(self, pattern: str, seconds: float = 10.0) -> str:
+        """Wait until a line of the log matches."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if match := re.search(pattern, self.log()):
+                return match[0]
+            time.sleep(0.02)
+        raise AssertionError(f"no {pattern!r} in the log:\n{self.log()}")
+
+    def terminate(self, sig: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        self.process.send_signal(sig)
+        return self.process.wait(STOP_SECONDS)
+
+    def _wait_for_url(self) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if match := re.search(r" on (http://\S+)", self.log()):
+                return match[1]
+            time.sleep(0.02)
+        raise AssertionError(f"the service did not start:\n{self.log()}")
+
+
+@contextmanager
+def serve(env: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningService]:
+    """Run `python -m chat_sse` on a free loopback port, with no settings but these; end it at the exit."""
+    with tempfile.TemporaryDirectory() as folder:
+        log_file = Path(folder) / "log"
+        environ = {"PATH": os.environ["PATH"], "CHAT_SSE_PORT": "0", "PYTHONPATH": str(Path.cwd())}
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "chat_sse", *arguments],
+                cwd=folder,  # where no .env lies
+                env={**environ, **(env or {})},
+                stderr=log,
+                stdout=log,
+            )
+        try:
+            yield RunningService(process, log_file)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait(STOP_SECONDS)
+
+
+def parse_sse(body: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Read a whole stream as (id, event) pairs, by the letter of what the service promises to send."""
+    found = []
+    for block in body.replace(HEARTBEAT, b"").decode().split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        assert set(fields) <= {"retry", "id", "data"}, fields
+        found.append((fields["id"], msgspec.json.decode(fields["data"])))
+    return found
+
+
+def ask(url: str, body: Any = HELLO, **options: Any) -> httpx2.Response:
+    """POST /ask and read the whole answer."""
+    return httpx2.post(f"{url}/ask", json=body, timeout=30, **options)
+
+
+def events(response: httpx2.Response) -> list[dict[str, Any]]:
+    """Read a finished response's events."""
+    assert response.status_code == 200, response.text
+    return [event for _, event in parse_sse(response.content)]
+
+
+def text_of(found: list[dict[str, Any]]) -> str:
+    """Join the deltas."""
+    return "".join(event["content"] for event in found if event["type"] == "delta")
