@@ -110,6 +110,11 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         timeout_graceful_shutdown=EXIT_SECONDS,
     )
     listening = config.bind_socket()
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # asyncio flushes before it closes, and so would wait for ever for a client that does not read. The
+        # kernel does not: accepted sockets inherit this bound, in milliseconds.
+        milliseconds = int(settings.send_timeout * 1000)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     host, port = listening.getsockname()[:2]
     server = DrainingServer(config)
     server.greeting = _greeting(settings, host, port, local_model)

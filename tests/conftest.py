@@ -11,8 +11,8 @@ from tests.upstream import ScriptedUpstream
 # Deadlines short enough for a test to meet them, long enough for a slow machine not to.
 QUICK = {
     "OPENAI_API_KEY": "sk-test-canary-0123456789",
-    "CHAT_SSE_ACCEPT_WAIT": "1",
-    "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "2",
+    "CHAT_SSE_ACCEPT_WAIT": "2.5",
+    "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "4",
     "CHAT_SSE_IDLE_TIMEOUT": "2",
     "CHAT_SSE_DISCONNECT_GRACE": "0.5",
     "CHAT_SSE_SHUTDOWN_GRACE": "2",

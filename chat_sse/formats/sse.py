@@ -3,15 +3,20 @@
 Source: WHATWG HTML, "9.2 Server-sent events". Events are unnamed, so that `onmessage` sees them all.
 """
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import cast
 
 import anyio
 from sse_starlette import EventSourceResponse
+from sse_starlette.sse import SendTimeoutError
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from chat_sse.formats.base import Reading
+
+log = logging.getLogger(__name__)
 
 # How long EventSource waits before it reconnects. It rides on the first event: on a block of its own it would
 # make an empty event in some clients.
@@ -50,6 +55,14 @@ class EventStream(EventSourceResponse):
             shutdown_grace_period=fmt.shutdown_grace_seconds,
         )
         del self.headers["connection"]  # hop-by-hop: it is the server's, and forbidden in HTTP/2
+        self._stream_id = reading.stream_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond. A client that stops reading is cut: the body stays incomplete, so the server closes."""
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            log.info("client.stalled", extra={"fields": {"id": self._stream_id}})
 
 
 async def _body(reading: Reading) -> AsyncIterator[bytes]:

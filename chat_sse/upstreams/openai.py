@@ -62,28 +62,25 @@ _SECRET = re.compile(r"(?i)\b(?:sk|pk|rk|gsk|xai|key)[-_][\w*.-]{6,}|bearer\s+\S
 class OnePaidCall(openai.DefaultAioHttpClient):
     """The SDK's HTTP client, with retries only where upstream cannot have begun to answer.
 
-    The SDK retries after every transport error. One that strikes after the request has left (a reset, a
-    connection closed unanswered) may hide a call that is being paid for, so it is raised as an OpenAIError,
-    which the SDK hands on as it is.
+    The SDK retries after every transport error, which is right while there is no connection. One that strikes
+    after the request has left (a reset, a connection closed unanswered) may hide a call that is being paid
+    for, so it is raised as an OpenAIError, which the SDK hands on as it is.
     """
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         try:
             response = await super().send(request, **options)
         except (httpx2.TransportError, aiohttp.ClientError, OSError) as exc:
-            if _never_left(exc):
+            if isinstance(exc.__cause__, aiohttp.ConnectionTimeoutError):
                 raise
+            if isinstance(exc.__cause__, aiohttp.ClientConnectorError):
+                # Mapped to a timeout by the SDK's transport, which a refused connection is not.
+                raise httpx2.ConnectError("cannot connect", request=request) from exc
             raise openai.APIConnectionError(message=LOST, request=request) from exc
         wait = retry_after(response.headers)
         if wait is not None and wait > MAX_RETRY_WAIT_SECONDS:
             response.headers["x-should-retry"] = "false"  # the SDK obeys this header of its own service
         return response
-
-
-def _never_left(exc: Exception) -> bool:
-    """Tell whether the connection failed before a request could be written to it."""
-    cause = exc.__cause__ or exc
-    return isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
 
 
 class OpenAIUpstream:

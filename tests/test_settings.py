@@ -1,0 +1,115 @@
+"""Settings: read once, told all at once, and listed the same in three places."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chat_sse.settings import Settings, SettingsError, load_settings, variable
+
+ROOT = Path(__file__).parent.parent
+VARIABLES = [variable(field) for field in Settings.__struct_fields__]
+
+
+def load(**environ: str) -> Settings:
+    return load_settings(environ, env_file=None)
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    settings = load()
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.allowed_origin) == (
+        "127.0.0.1",
+        8000,
+        ("http://localhost:3000",),
+    )
+
+
+def test_text_becomes_numbers_flags_lists_and_paths() -> None:
+    settings = load(
+        ALLOWED_ORIGIN="https://a.example, https://b.example",
+        CHAT_SSE_PORT="9000",
+        CHAT_SSE_IDLE_TIMEOUT="2.5",
+        CHAT_SSE_CORS_CREDENTIALS="True",
+        CHAT_SSE_LOG_LEVEL="DEBUG",
+        CHAT_SSE_LOCAL_MODEL="/models/a.gguf",
+    )
+    assert settings.allowed_origin == ("https://a.example", "https://b.example")
+    assert (settings.port, settings.idle_timeout, settings.cors_credentials) == (9000, 2.5, True)
+    assert (settings.log_level, settings.local_model) == ("debug", Path("/models/a.gguf"))
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert load(OPENAI_API_KEY="", CHAT_SSE_PORT=" ") == Settings()
+
+
+def test_plain_port_is_honoured_and_our_own_wins() -> None:
+    assert load(PORT="1234").port == 1234
+    assert load(PORT="1234", CHAT_SSE_PORT="4321").port == 4321
+
+
+def test_the_environment_wins_over_the_env_file(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text(
+        "OPENAI_MODEL=from-file\nCHAT_SSE_PORT=1\n# a comment\nCHAT_SSE_SYSTEM_PROMPT='Be $brief'\n"
+    )
+    settings = load_settings({"OPENAI_MODEL": "from-environment"}, env_file)
+    assert (settings.openai_model, settings.port) == ("from-environment", 1)
+    assert settings.system_prompt == "Be $brief"
+
+
+def test_all_faults_are_told_at_once_by_name_and_never_by_value() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(
+            CHAT_SSE_PORT="canary-1",
+            CHAT_SSE_IDLE_TIMEOUT="nan",
+            CHAT_SSE_LOG_FORMAT="canary-2",
+            CHAT_SSE_CORS_CREDENTIALS="canary-3",
+            OPENAI_BASE_URL="canary-4",
+            ALLOWED_ORIGIN="canary-5",
+        )
+    assert {fault.split()[0] for fault in caught.value.faults} == {
+        "ALLOWED_ORIGIN",
+        "CHAT_SSE_CORS_CREDENTIALS",
+        "CHAT_SSE_IDLE_TIMEOUT",
+        "CHAT_SSE_LOG_FORMAT",
+        "CHAT_SSE_PORT",
+        "OPENAI_BASE_URL",
+    }
+    assert "canary" not in str(caught.value)
+
+
+def test_any_origin_with_credentials_is_refused() -> None:
+    with pytest.raises(SettingsError, match="CORS_CREDENTIALS"):
+        load(ALLOWED_ORIGIN="*", CHAT_SSE_CORS_CREDENTIALS="true")
+
+
+def test_an_env_file_that_is_no_text_is_a_fault_like_any_other(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(b"OPENAI_API_KEY=\xff\xfe")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings({}, env_file)
+
+
+def test_a_settings_repr_shows_no_value() -> None:
+    assert "canary" not in repr(load(OPENAI_API_KEY="canary"))
+
+
+def test_the_example_file_lists_every_variable_with_its_default() -> None:
+    lines = re.findall(r"^#?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert [name for name, _ in lines] == VARIABLES
+    assert load_settings(dict(lines), env_file=None) == Settings()
+
+
+def test_the_readme_lists_every_variable_with_its_default() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in rows] == VARIABLES
+    defaults = {variable(name): default for name, default in msgspec.to_builtins(Settings()).items()}
+    for name, told in rows:
+        default = defaults[name]
+        if default is None or default == []:
+            assert "`" not in told, name
+        else:
+            shown = ",".join(default) if isinstance(default, list) else str(default).lower()
+            assert told.strip() == f"`{shown}`" or told.strip() == f"`{default}`", name
