@@ -14,8 +14,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from chat_sse.endpoints import Service, routes
 from chat_sse.errors import ChatError
-from chat_sse.formats.base import Format
+from chat_sse.formats.ai_sdk import AiSdkFormat
+from chat_sse.formats.base import Delivery, Format
+from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.sse import SseFormat
+from chat_sse.formats.text import TextFormat
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
@@ -110,19 +113,23 @@ async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
 
 
 def _service(settings: Settings, upstream: Upstream, relay: Relay, shutdown: anyio.Event) -> Service:
+    delivery = Delivery(
+        heartbeat_seconds=settings.heartbeat,
+        send_timeout_seconds=settings.send_timeout,
+        shutdown=shutdown,
+        # The relay's drain ends every stream; this is the last resort behind it.
+        shutdown_grace_seconds=settings.shutdown_grace + CLEANUP_SECONDS,
+    )
     formats: list[Format] = [
-        SseFormat(
-            heartbeat_seconds=settings.heartbeat,
-            send_timeout_seconds=settings.send_timeout,
-            shutdown=shutdown,
-            # The relay's drain ends every stream; this is the last resort behind it.
-            shutdown_grace_seconds=settings.shutdown_grace + CLEANUP_SECONDS,
-        ),
+        SseFormat(delivery),
+        TextFormat(delivery),
+        JsonFormat(delivery),
+        AiSdkFormat(delivery),
     ]
     return Service(
         relay=relay,
         formats={fmt.name: fmt for fmt in formats},
-        default_format="sse",
+        default_format=settings.default_format,
         policy=Policy(
             models=allowed_models(settings, upstream.models),
             max_messages=settings.max_messages,

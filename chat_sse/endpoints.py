@@ -19,6 +19,7 @@ from chat_sse.errors import (
     UnsupportedMediaType,
 )
 from chat_sse.events import event_id, new_stream_id, parse_event_id
+from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
 from chat_sse.messages import AskRequest, Policy, admit, check_size, decode_ask
@@ -47,6 +48,7 @@ def routes() -> list[Route]:
         Route("/ask", ask, methods=["POST"]),
         Route("/ask", ask_by_url, methods=["GET"]),
         Route("/ask/{stream_id}", attach, methods=["GET"]),
+        Route("/ask/{chat_id:path}/stream", reconnect, methods=["GET"]),
         Route("/ask/{stream_id}", stop, methods=["DELETE"]),
         Route("/healthz", healthz, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
@@ -83,6 +85,18 @@ async def attach(request: Request) -> Response:
         return await _resume(request, fmt, place, stream_id)
     stream = await _service(request).relay.open(stream_id, _owner(request))
     return _respond(request, fmt, stream, after=-1)
+
+
+async def reconnect(request: Request) -> Response:
+    """GET /ask/<chat id>/stream: read the chat's running answer from its start; 204 when none is running.
+
+    The AI SDK's `reconnectToStream`, and so in its format, whatever the default is.
+    """
+    wanted = request.query_params.get("format", AiSdkFormat.name)
+    fmt = choose(_service(request).formats, default=wanted, wanted=wanted, accept=None)
+    label = _label(_owner(request), request.path_params["chat_id"])
+    stream = await _service(request).relay.running_under(label)
+    return Response(status_code=204) if stream is None else _respond(request, fmt, stream, after=-1)
 
 
 async def stop(request: Request) -> Response:
@@ -164,11 +178,16 @@ async def _ask(request: Request, fmt: Format, ask: AskRequest, body: bytes, key:
         owner=owner,
         key=None if key is None else f"{owner}/{key}",
         fingerprint=hashlib.sha256(body).digest(),
+        label=None if ask.id is None else _label(owner, ask.id),
     )
     stream = await service.relay.start(question, ticket, request.state.request_id)
     if "respond-async" in request.headers.get("prefer", ""):
         return Response(status_code=202, headers={**_headers(stream), "Location": f"/ask/{stream.id}"})
     return _respond(request, fmt, stream, after=-1)
+
+
+def _label(owner: str, chat_id: str) -> str:
+    return f"{owner}/{chat_id}"
 
 
 async def _resume(request: Request, fmt: Format, place: str, expected: str | None = None) -> Response:
@@ -180,6 +199,8 @@ async def _resume(request: Request, fmt: Format, place: str, expected: str | Non
     if expected not in (None, stream_id):
         raise StreamNotFound("Last-Event-ID names another answer")
     stream = await _service(request).relay.open(stream_id, _owner(request))
+    if not fmt.has_ids:  # its reader cannot know what it has seen
+        return _respond(request, fmt, stream, after=-1)
     length, sealed = await stream.extent()
     if seq >= length:
         raise InvalidRequest(f"Last-Event-ID: {event_id(stream_id, seq)} has not been sent yet")
@@ -193,7 +214,7 @@ async def _resume(request: Request, fmt: Format, place: str, expected: str | Non
 
 
 def _respond(request: Request, fmt: Format, stream: Log, *, after: int) -> Response:
-    batches = _service(request).relay.follow(stream, after)
+    batches = _service(request).relay.follow(stream, after, resumable=fmt.resumable)
     return fmt.respond(Reading(stream_id=stream.id, after=after, batches=batches, headers=_headers(stream)))
 
 

@@ -24,6 +24,7 @@
 The same error is an HTTP response while nothing has been sent, and the stream's last event afterwards.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import msgspec
@@ -186,3 +187,21 @@ class UpstreamProtocol(UpstreamError):
     code = "upstream_protocol_error"
     content = "The answer was cut off before it was complete. Please try again."
     retryable = True
+
+
+def _classes(base: type[ChatError]) -> Iterator[type[ChatError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _classes(kind)
+
+
+# A class without a code of its own only groups others, and has no status of theirs to tell.
+_BY_CODE = {kind.code: kind for kind in _classes(ChatError) if "code" in vars(kind)}
+
+
+def error_of(body: ErrorBody) -> ChatError:
+    """Give the error that a body tells of, so that it can be an HTTP response with its status once more.
+
+    A code that this version does not know is an InternalError: the log may have come from a newer one.
+    """
+    return _BY_CODE.get(body.error, InternalError)(body.details, retryable=body.retryable)

@@ -57,6 +57,14 @@ Event: TypeAlias = Start | Delta | Reasoning | Done | Failure
 Terminal: TypeAlias = Done | Failure
 
 
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def decode_event(entry: bytes) -> Event:
+    """Read a log's entry back."""
+    return _decoder.decode(entry)
+
+
 def failure(error: ChatError, request_id: str) -> Failure:
     """Tell an error as the stream's last event."""
     return msgspec.convert(error.body(request_id), Failure, from_attributes=True)

@@ -1,12 +1,20 @@
-"""What a client asks: the JSON of `POST /ask`, its constraints, and the checks a type cannot express."""
+"""What a client asks: the JSON of `POST /ask`, its constraints, and the checks a type cannot express.
 
-from typing import Annotated, Literal, TypeAlias
+Two shapes of a message are understood: OpenAI's (`content`) and the Vercel AI SDK's (`parts`, "UIMessage"; in
+version 4 beside a `content` that repeats their text). The second is turned into the first here, so that no
+other floor knows of it.
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
 from chat_sse.errors import InvalidRequest, PayloadTooLarge
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+
+# Chat ids are made by clients; the AI SDK's have 16 characters. A longer one than this is no id.
+MAX_CHAT_ID_CHARS = 200
 
 
 class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
@@ -28,7 +36,8 @@ class ImagePart(msgspec.Struct, frozen=True, kw_only=True, tag="image_url"):
     image_url: ImageUrl
 
 
-Content: TypeAlias = Text | Annotated[list[TextPart | ImagePart], msgspec.Meta(min_length=1)]
+ContentPart: TypeAlias = TextPart | ImagePart
+Content: TypeAlias = Text | Annotated[list[ContentPart], msgspec.Meta(min_length=1)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,13 +47,20 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content: Content
 
 
-class AskRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `POST /ask`. Fields not named here are ignored: frontends send many of their own."""
-
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+class _Options(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class AskRequest(_Options, frozen=True, kw_only=True):
+    """The body of `POST /ask`. Fields not named here are ignored: frontends send many of their own.
+
+    `id` names the chat, the same at every turn: by it the AI SDK finds the chat's running answer again.
+    """
+
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    id: str | None = None
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,28 +81,152 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int
 
 
-_decoder = msgspec.json.Decoder(AskRequest)
+# The AI SDK's parts. Source: `UIMessagePart` in the package `ai`, versions 5 to 7, and `UIMessage` in 4.
+
+
+class _UiText(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+    text: str  # empty where an answer was cut before its first word
+
+
+class _UiFile(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
+    media_type: str = msgspec.field(name="mediaType")
+    url: str
+
+    def __post_init__(self) -> None:
+        _check_image(self.media_type, self.url)
+
+
+class _StepStart(msgspec.Struct, frozen=True, tag="step-start"):
+    pass
+
+
+class _Reasoning(msgspec.Struct, frozen=True, tag="reasoning"):
+    pass
+
+
+class _ReasoningFile(msgspec.Struct, frozen=True, tag="reasoning-file"):
+    pass
+
+
+class _SourceUrl(msgspec.Struct, frozen=True, tag="source-url"):
+    pass
+
+
+class _SourceDocument(msgspec.Struct, frozen=True, tag="source-document"):
+    pass
+
+
+class _Source(msgspec.Struct, frozen=True, tag="source"):
+    pass
+
+
+# What stood beside an answer's text is no part of what was said, and is dropped.
+_Aside: TypeAlias = _StepStart | _Reasoning | _ReasoningFile | _SourceUrl | _SourceDocument | _Source
+
+
+class _Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """AI SDK 4's file beside a user's message."""
+
+    content_type: str = msgspec.field(name="contentType", default="")
+    url: str
+
+    def __post_init__(self) -> None:
+        _check_image(self.content_type, self.url)
+
+
+class _Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in either shape. With both there, `parts` count: `content` only repeats their text."""
+
+    role: Literal["user", "assistant"]
+    content: str | Annotated[list[ContentPart], msgspec.Meta(min_length=1)] | None = None
+    parts: list[_UiText | _UiFile | _Aside] = []
+    attachments: list[_Attachment] = msgspec.field(name="experimental_attachments", default_factory=list)
+
+
+class _Body(_Options, frozen=True, kw_only=True):
+    messages: Annotated[list[_Turn], msgspec.Meta(min_length=1)]
+    id: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
 
 
 def decode_ask(body: bytes) -> AskRequest:
     """Decode a request body. Raises InvalidRequest with the path of the field at fault."""
     try:
-        return _decoder.decode(body)
+        sent = _decoder.decode(body)
     except UnicodeDecodeError as exc:
         raise InvalidRequest("the body is not UTF-8") from exc
     except msgspec.DecodeError as exc:
         raise InvalidRequest(str(exc)) from exc
+    turns = enumerate(sent.messages)
+    messages = [message for index, turn in turns if (message := _message(turn, f"$.messages[{index}]"))]
+    if not messages:
+        raise InvalidRequest("Expected a message with text - at `$.messages`")
+    is_id = isinstance(sent.id, str) and 0 < len(sent.id) <= MAX_CHAT_ID_CHARS
+    return AskRequest(
+        messages=messages,
+        model=sent.model,
+        temperature=sent.temperature,
+        max_output_tokens=sent.max_output_tokens,
+        id=sent.id if is_id else None,
+    )
+
+
+def _message(turn: _Turn, path: str) -> Message | None:
+    """Turn either shape into OpenAI's. None for an AI SDK assistant's turn of which no word arrived."""
+    if not turn.parts and not turn.attachments:
+        return Message(role=turn.role, content=_checked(turn.content, path))
+    spoken = _spoken(turn)
+    if turn.role == "assistant":  # OpenAI takes its text in one piece, and no pictures
+        if not all(isinstance(part, TextPart) for part in spoken):
+            raise InvalidRequest(f"Expected no file in what the assistant said - at `{path}.parts`")
+        text = "".join(part.text for part in spoken if isinstance(part, TextPart))
+        return Message(role="assistant", content=text) if text.strip() else None
+    match spoken:
+        case []:
+            raise InvalidRequest(f"Expected text or an image - at `{path}.parts`")
+        case [TextPart(text=text)]:  # as everybody writes it; not every server takes a list
+            return Message(role="user", content=_checked(text, path))
+    return Message(role="user", content=spoken)
+
+
+def _checked(content: str | list[ContentPart] | None, path: str) -> Content:
+    if content is None or (isinstance(content, str) and not content.strip()):
+        fault = "only white space" if content else "none"
+        raise InvalidRequest(f"Expected some text, got {fault} - at `{path}.content`")
+    return content
+
+
+def _spoken(turn: _Turn) -> list[ContentPart]:
+    """Give what a turn of the AI SDK says, in its order."""
+    spoken: list[ContentPart] = []
+    for part in turn.parts:
+        if isinstance(part, _UiText) and part.text:
+            spoken.append(TextPart(text=part.text))
+        elif isinstance(part, _UiFile):
+            spoken.append(_image(part.url))
+    if not turn.parts and turn.content:
+        spoken += [TextPart(text=turn.content)] if isinstance(turn.content, str) else turn.content
+    return [*spoken, *(_image(attachment.url) for attachment in turn.attachments)]
+
+
+def _image(url: str) -> ImagePart:
+    return ImagePart(image_url=ImageUrl(url=url))
+
+
+def _check_image(media_type: str, url: str) -> None:
+    """Refuse a file that is no image. The AI SDK allows `image/png`, `image/*` and `image` as its type."""
+    if media_type.partition("/")[0].lower() != "image":
+        raise ValueError("Expected a file with an image media type")
+    if not url.startswith(("https://", "data:image/")):
+        raise ValueError("Expected an https URL or a `data:image/` URL")
 
 
 def admit(ask: AskRequest, policy: Policy) -> Question:
     """Apply the server's limits and defaults. Raises InvalidRequest or PayloadTooLarge."""
     if len(ask.messages) > policy.max_messages:
         raise InvalidRequest(f"Expected at most {policy.max_messages} messages - at `$.messages`")
-    for index, message in enumerate(ask.messages):
-        if isinstance(message.content, str) and message.content.isspace():
-            raise InvalidRequest(
-                f"Expected some text, got only white space - at `$.messages[{index}].content`"
-            )
     model = ask.model or policy.models[0]
     if model not in policy.models:
         allowed = ", ".join(policy.models)

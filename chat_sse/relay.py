@@ -109,6 +109,7 @@ class _Answer:
         self.announced = False
         self.readers = 0
         self.orphan_timer: asyncio.TimerHandle | None = None
+        self.kept_until = 0.0  # on the loop's clock: the grace of the last reader who could come back
         self.pump: asyncio.Task[None]
 
     def announce(self) -> None:
@@ -164,12 +165,24 @@ class Relay:
             raise StreamNotFound("no answer has this id, or it has expired")
         return stream
 
-    async def follow(self, stream: Log, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+    async def running_under(self, label: str) -> Log | None:
+        """Give the newest log with a label while it is running, else None."""
+        try:
+            stream = await self._store.find_label(label)
+        except StreamNotFound:
+            return None
+        _, sealed = await stream.extent()
+        return None if sealed else stream
+
+    async def follow(
+        self, stream: Log, after: int, *, resumable: bool = True
+    ) -> AsyncGenerator[Sequence[bytes], None]:
         """Read a log after a cursor (exclusive; -1 for all) as the entries come, until the terminal one.
 
         While it is iterated it counts as a reader: when the last one leaves, the disconnect grace begins.
+        `resumable`: whether this reader could come back; for one that cannot, there is no grace.
         """
-        with self._reading(stream):
+        with self._reading(stream, resumable):
             while entries := await stream.read(after):
                 yield entries
                 after += len(entries)
@@ -277,7 +290,7 @@ class Relay:
         )
 
     @contextmanager
-    def _reading(self, stream: Log) -> Iterator[None]:
+    def _reading(self, stream: Log, resumable: bool) -> Iterator[None]:
         answer = self._running.get(stream.id)
         if answer is None:
             yield
@@ -290,11 +303,13 @@ class Relay:
             yield
         finally:
             answer.readers -= 1
-            self._orphan_after(answer, self._timing.disconnect_grace)
+            if resumable:
+                answer.kept_until = answer.loop.time() + self._timing.disconnect_grace
+            self._orphan_after(answer, answer.kept_until - answer.loop.time())
 
     def _orphan_after(self, answer: _Answer, seconds: float) -> None:
         """Start the grace when nobody reads."""
-        if answer.readers == 0 and not answer.pump.done():
+        if answer.readers == 0 and not answer.log.sealed:
             if answer.orphan_timer:
                 answer.orphan_timer.cancel()
             answer.orphan_timer = answer.loop.call_later(seconds, self._abandon, answer)

@@ -69,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_kept_streams: Count = 1000
     max_kept_bytes: Bytes = 67_108_864
     cors_credentials: Flag = False
+    default_format: Annotated[
+        Literal["sse", "text", "json", "ai-sdk"], Meta(description="one of sse, text, json, ai-sdk")
+    ] = "sse"
     local_model: Path | None = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -126,7 +129,7 @@ def _convert(text: str, kind: Any) -> Any:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if bare == Path | None:
         return Path(text).expanduser()
-    if bare in (bool, Literal["debug", "info", "warning", "error"]):
+    if bare is bool or get_origin(bare) is Literal:
         text = text.lower()
     return msgspec.convert(text, kind, strict=False)
 

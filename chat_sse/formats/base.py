@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
+import anyio
 import msgspec
 from starlette.responses import Response
 
@@ -19,6 +20,17 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Headers for the response, whatever its format."""
 
 
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """How responses are sent, whatever their format. Times are in seconds."""
+
+    heartbeat_seconds: float
+    send_timeout_seconds: float
+    """How long a client may take no bytes before it is cut off."""
+    shutdown: anyio.Event
+    """Set by sse-starlette when the server begins to stop."""
+    shutdown_grace_seconds: float
+
+
 class Format(Protocol):
     """A wire format: pure encoding, and the response class that suits it."""
 
@@ -27,7 +39,9 @@ class Format(Protocol):
     media_type: str
     """What `Accept` calls it."""
     resumable: bool
-    """Whether a client of this format can come back after a break."""
+    """Whether a client of this format can come back after a break; else upstream is stopped at once."""
+    has_ids: bool
+    """Whether its events carry ids, so that a reader may begin behind one; others are read from the start."""
 
     def respond(self, reading: Reading) -> Response:
         """Answer a request with what is read."""

@@ -1,45 +1,55 @@
 """Which format a request asks for. Source: RFC 9110, 12.5.1 "Accept"."""
 
+import re
 from collections.abc import Mapping
 
 from chat_sse.errors import NotAcceptable
 from chat_sse.formats.base import Format
 
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+
 
 def choose(formats: Mapping[str, Format], *, default: str, wanted: str | None, accept: str | None) -> Format:
     """Choose by `?format=`, or else by `Accept`. Raises NotAcceptable, with the list of what there is.
 
-    Of formats that the client likes equally, the default wins, then the order of `formats`.
+    Of formats that the client likes equally, one that it names wins over those it only lets pass (`*/*`);
+    then the default, then the order of `formats`. A media type names the first format that has it; another
+    one of the same type is chosen by `?format=`, or as the default.
     """
     if wanted is not None:
         if wanted not in formats:
-            raise NotAcceptable(f"?format= offers {', '.join(formats)}")
+            raise _refusal(formats)
         return formats[wanted]
-    ranges = _parse(accept or "*/*")
-    ordered = [formats[default], *(fmt for name, fmt in formats.items() if name != default)]
-    # max keeps the first of equals
-    best = max(ordered, key=lambda fmt: _quality(fmt.media_type, ranges))
+    ranges = _parse(accept or "") or {"*/*": 1.0}
+    owners = {fmt.media_type: fmt for fmt in reversed(list(formats.values()))}
+
+    def rank(fmt: Format) -> tuple[float, bool, bool]:
+        named = fmt.media_type in ranges and owners[fmt.media_type] is fmt
+        return _quality(fmt.media_type, ranges), named, fmt.name == default
+
+    best = max(formats.values(), key=rank)  # the first of equals
     if _quality(best.media_type, ranges) <= 0:
-        raise NotAcceptable(f"Accept offers {', '.join(fmt.media_type for fmt in formats.values())}")
+        raise _refusal(formats)
     return best
 
 
-def _parse(accept: str) -> list[tuple[str, float]]:
-    ranges = []
+def _refusal(formats: Mapping[str, Format]) -> NotAcceptable:
+    offers = (f"?format={fmt.name} (Accept: {fmt.media_type})" for fmt in formats.values())
+    return NotAcceptable(f"this server offers {', '.join(offers)}")
+
+
+def _parse(accept: str) -> dict[str, float]:
+    """Give each media range's weight, the higher one where a range stands twice."""
+    ranges: dict[str, float] = {}
     for item in accept.split(","):
         media, *parameters = (part.strip().lower() for part in item.split(";"))
         weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-        try:
-            ranges.append((media, float(weight)))
-        except ValueError:
-            continue  # a weight that is no number says nothing
+        if "/" in media and _WEIGHT.fullmatch(weight):
+            ranges[media] = max(float(weight), ranges.get(media, 0.0))
     return ranges
 
 
-def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
+def _quality(media_type: str, ranges: Mapping[str, float]) -> float:
     """Give the weight of the most specific range that covers a media type; 0 when none does."""
-    for candidate in (media_type, media_type.split("/", maxsplit=1)[0] + "/*", "*/*"):
-        for media, weight in ranges:
-            if media == candidate:
-                return weight
-    return 0.0
+    kind = media_type.partition("/")[0]
+    return next((ranges[media] for media in (media_type, f"{kind}/*", "*/*") if media in ranges), 0.0)

@@ -4,17 +4,16 @@ Source: WHATWG HTML, "9.2 Server-sent events". Events are unnamed, so that `onme
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
-import anyio
 from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from chat_sse.formats.base import Reading
+from chat_sse.formats.base import Delivery, Reading
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +43,21 @@ class EventStream(EventSourceResponse):
 
     DEFAULT_SEPARATOR = "\n"
 
-    def __init__(self, reading: Reading, fmt: "SseFormat") -> None:
+    def __init__(
+        self,
+        reading: Reading,
+        body: AsyncIterator[bytes],
+        delivery: Delivery,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(
-            _body(reading),
-            headers={**reading.headers, "Cache-Control": "no-cache, no-transform"},
-            ping=cast("int", fmt.heartbeat_seconds),
+            body,
+            headers={**reading.headers, **(headers or {}), "Cache-Control": "no-cache, no-transform"},
+            ping=cast("int", delivery.heartbeat_seconds),
             ping_message_factory=cast("type", lambda: HEARTBEAT),
-            send_timeout=fmt.send_timeout_seconds,
-            shutdown_event=fmt.shutdown,
-            shutdown_grace_period=fmt.shutdown_grace_seconds,
+            send_timeout=delivery.send_timeout_seconds,
+            shutdown_event=delivery.shutdown,
+            shutdown_grace_period=delivery.shutdown_grace_seconds,
         )
         del self.headers["connection"]  # hop-by-hop: it is the server's, and forbidden in HTTP/2
         self._stream_id = reading.stream_id
@@ -79,21 +84,11 @@ class SseFormat:
     name = "sse"
     media_type = "text/event-stream"
     resumable = True
+    has_ids = True
 
-    def __init__(
-        self,
-        *,
-        heartbeat_seconds: float,
-        send_timeout_seconds: float,
-        shutdown: anyio.Event,
-        shutdown_grace_seconds: float,
-    ) -> None:
-        """`shutdown` is set by sse-starlette when the server begins to stop."""
-        self.heartbeat_seconds = heartbeat_seconds
-        self.send_timeout_seconds = send_timeout_seconds
-        self.shutdown = shutdown
-        self.shutdown_grace_seconds = shutdown_grace_seconds
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
 
     def respond(self, reading: Reading) -> Response:
         """Answer with the event stream."""
-        return EventStream(reading, self)
+        return EventStream(reading, _body(reading), self._delivery)

@@ -60,6 +60,12 @@ def configure_logging(level: str, log_format: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it says what our own lines say
+    logging.getLogger("uvicorn.error").addFilter(_is_no_broken_end)
+
+
+def _is_no_broken_end(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's complaint about a body without an end: text is broken off so, and logs why."""
+    return record.msg != "ASGI callable returned without completing response."
 
 
 def quiet_content_loggers() -> None:

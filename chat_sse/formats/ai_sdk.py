@@ -1,0 +1,133 @@
+"""The Vercel AI SDK's UI message stream, version 1, as `useChat` of AI SDK 5, 6 and 7 reads it.
+
+Source: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol and `uiMessageChunkSchema` in the package `ai`. Its
+client refuses the whole stream for one chunk that the schema does not have. So nothing is sent here but what
+all those versions know (`finishReason` from 5.0.92 on).
+
+An answer's chunks, each an event's data:
+
+    start · start-step · (reasoning-start · reasoning-delta… · reasoning-end)
+    · text-start · text-delta… · text-end · finish-step · finish · [DONE]
+
+The message's id is the stream's, so that `DELETE /ask/<message.id>` stops it. An answer that was stopped ends
+with `abort`, a failed one with `error`, each before `[DONE]`. Both leave the open part open, as the AI SDK's
+own server does: its text is not whole.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any, Literal
+
+import msgspec
+from starlette.responses import Response
+
+from chat_sse.events import Delta, Done, Event, Failure, Reasoning, Start, Usage, decode_event
+from chat_sse.formats.base import Delivery, Reading
+from chat_sse.formats.sse import EventStream
+
+HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
+
+DONE = b"data: [DONE]\n\n"
+
+# "other" is for a reason that upstream made up, and for none.
+FINISH_REASONS = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content-filter",
+    "tool_calls": "tool-calls",
+    "function_call": "tool-calls",
+}
+
+Chunk = dict[str, Any]
+Part = Literal["text", "reasoning"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class UiMessageEncoder:
+    """Encode one answer's entries, from the first one on. It remembers which part of the message is open."""
+
+    def __init__(self) -> None:
+        self._open: Part | None = None
+        self._part_id = ""
+        self._parts = 0
+
+    def encode(self, entries: Sequence[bytes]) -> bytes:
+        """Encode consecutive entries as one piece for one write."""
+        blocks: list[bytes] = []
+        for entry in entries:
+            event = decode_event(entry)
+            blocks += (b"data: %s\n\n" % _encode(chunk) for chunk in self._chunks(event))
+            if isinstance(event, Done | Failure):
+                blocks.append(DONE)
+        return b"".join(blocks)
+
+    def _chunks(self, event: Event) -> Iterator[Chunk]:
+        match event:
+            case Start():
+                yield {"type": "start", "messageId": event.id}
+                yield {"type": "start-step"}
+            case Delta():
+                yield from self._say("text", event.content)
+            case Reasoning():
+                yield from self._say("reasoning", event.content)
+            case Failure():
+                yield {"type": "error", "errorText": event.content}
+            case Done(finish_reason="cancelled"):
+                yield {"type": "abort"}
+            case Done():
+                yield from self._close()
+                yield {"type": "finish-step"}
+                yield _finish(event)
+
+    def _say(self, part: Part, text: str) -> Iterator[Chunk]:
+        if self._open != part:
+            yield from self._close()
+            self._parts += 1
+            self._open, self._part_id = part, str(self._parts)
+            yield {"type": f"{part}-start", "id": self._part_id}
+        yield {"type": f"{part}-delta", "id": self._part_id, "delta": text}
+
+    def _close(self) -> Iterator[Chunk]:
+        if self._open is not None:
+            yield {"type": f"{self._open}-end", "id": self._part_id}
+            self._open = None
+
+
+def _finish(event: Done) -> Chunk:
+    finish: Chunk = {"type": "finish", "finishReason": FINISH_REASONS.get(event.finish_reason or "", "other")}
+    if event.usage is not None:
+        finish["messageMetadata"] = {"usage": _usage(event.usage)}
+    return finish
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    """Count in the AI SDK's own words (`LanguageModelUsage`)."""
+    return {
+        "inputTokens": usage.prompt_tokens,
+        "outputTokens": usage.completion_tokens,
+        "totalTokens": usage.total_tokens,
+    }
+
+
+async def _body(reading: Reading) -> AsyncIterator[bytes]:
+    encoder = UiMessageEncoder()
+    async with aclosing(reading.batches) as batches:
+        async for entries in batches:
+            yield encoder.encode(entries)
+
+
+class AiSdkFormat:
+    """For `new DefaultChatTransport({api: ".../ask?format=ai-sdk"})`."""
+
+    name = "ai-sdk"
+    media_type = "text/event-stream"
+    resumable = True  # through GET /ask/<chat id>/stream
+    has_ids = False
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    def respond(self, reading: Reading) -> Response:
+        """Answer with the UI message stream."""
+        return EventStream(reading, _body(reading), self._delivery, HEADERS)

@@ -1,0 +1,88 @@
+"""One JSON body when the answer is whole, for clients that do not stream.
+
+Nothing is sent before that, so a fault is an HTTP error whenever it happens. An answer that somebody stopped
+is a body with `finish_reason` "cancelled": unlike text, JSON has a word for it.
+"""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Literal
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Send
+
+from chat_sse.errors import error_of
+from chat_sse.events import Delta, Done, Failure, Reasoning, Start, Usage, decode_event
+from chat_sse.formats.attended import AttendedResponse
+from chat_sse.formats.base import Delivery, Reading
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer: the message to append to the conversation, and how it came about."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    finish_reason: str | None
+    usage: Usage | None
+    id: str
+    model: str
+    reasoning: str | msgspec.UnsetType = msgspec.UNSET
+    """Only there when the model showed some."""
+
+
+def collect(entries: Sequence[bytes]) -> Answer:
+    """Put a sealed log's entries together. Raises the ChatError that they end with."""
+    stream_id, model = "", ""
+    text, reasoning = [], []
+    for event in map(decode_event, entries):
+        match event:
+            case Start():
+                stream_id, model = event.id, event.model
+            case Delta():
+                text.append(event.content)
+            case Reasoning():
+                reasoning.append(event.content)
+            case Failure():
+                raise error_of(event)
+            case Done():
+                return Answer(
+                    content="".join(text),
+                    finish_reason=event.finish_reason,
+                    usage=event.usage,
+                    id=stream_id,
+                    model=model,
+                    reasoning="".join(reasoning) or msgspec.UNSET,
+                )
+    raise ValueError("a log ends with a terminal event")
+
+
+class JsonAnswer(AttendedResponse):
+    """Waits for the end of the answer."""
+
+    async def produce(self, send: Send) -> None:
+        """Send the body."""
+        entries: list[bytes] = []
+        async with aclosing(self.reading.batches) as batches:
+            async for batch in batches:
+                entries += batch
+        body = msgspec.json.encode(collect(entries))
+        self.headers["Content-Length"] = str(len(body))
+        await self.send_head(send)
+        await self.send_body(send, body, more=False)
+
+
+class JsonFormat:
+    """One body for clients that do not stream."""
+
+    name = "json"
+    media_type = "application/json"
+    resumable = False
+    has_ids = False
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    def respond(self, reading: Reading) -> Response:
+        """Answer once, at the end."""
+        return JsonAnswer(reading, self._delivery, self.media_type)

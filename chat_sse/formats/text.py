@@ -1,0 +1,72 @@
+"""The bare answer: what `useChat({streamProtocol: "text"})` of AI SDK 4, `curl` and `fetch` read.
+
+Text has no word for a fault. So an answer that is not whole must not end as a whole one does: an error before
+the first delta is an HTTP error, and after it (or when somebody stops the answer) the connection breaks
+without the end of the chunked body, which every client reports (RFC 9112, 8 "Handling Incomplete Messages").
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Send
+
+from chat_sse.errors import error_of
+from chat_sse.events import Delta, Done, Failure, Terminal, decode_event
+from chat_sse.formats.attended import AttendedResponse
+from chat_sse.formats.base import Delivery, Reading
+
+log = logging.getLogger(__name__)
+
+
+def encode(entries: Sequence[bytes]) -> tuple[bytes, Terminal | None]:
+    """Encode entries as their deltas' text, and tell how they end, if they do."""
+    events = [decode_event(entry) for entry in entries]
+    text = "".join(event.content for event in events if isinstance(event, Delta))
+    last = events[-1] if events else None
+    return text.encode(), last if isinstance(last, Done | Failure) else None
+
+
+def is_whole(end: Terminal | None) -> bool:
+    """Whether an answer may end as if nothing had happened to it."""
+    return isinstance(end, Done) and end.finish_reason != "cancelled"
+
+
+class TextStream(AttendedResponse):
+    """Holds its head back until the first delta, and its end back from an answer that is not whole."""
+
+    async def produce(self, send: Send) -> None:
+        """Send the deltas as they come."""
+        begun, end = False, None
+        async with aclosing(self.reading.batches) as batches:
+            async for entries in batches:
+                text, end = encode(entries)
+                if not begun and not text and isinstance(end, Failure):
+                    raise error_of(end)
+                if not begun and (text or end):
+                    begun = True
+                    await self.send_head(send)
+                if text:
+                    await self.send_body(send, text, more=True)
+        if is_whole(end):
+            await self.send_body(send, b"", more=False)
+        else:
+            reason = end.error if isinstance(end, Failure) else "cancelled"
+            log.warning("text.broken_off", extra={"fields": {"id": self.reading.stream_id, "reason": reason}})
+
+
+class TextFormat:
+    """The bare text, which tells neither an id nor a finish reason."""
+
+    name = "text"
+    media_type = "text/plain"
+    resumable = False
+    has_ids = False
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    def respond(self, reading: Reading) -> Response:
+        """Answer with the text as it comes."""
+        return TextStream(reading, self._delivery, self.media_type)
