@@ -8,6 +8,8 @@ import pytest
 from tests.service import RunningService, serve
 from tests.upstream import ScriptedUpstream
 
+pytest_plugins = ["tests.client_table"]
+
 # Deadlines short enough for a test to meet them, long enough for a slow machine not to.
 QUICK = {
     "OPENAI_API_KEY": "sk-test-canary-0123456789",
