@@ -15,7 +15,7 @@ import pytest
 from tests.client_table import ClientTable
 from tests.conftest import QUICK
 from tests.service import RunningService, serve
-from tests.upstream import Cut, Finish, Hold, Reason, Refuse, Reset, Say, ScriptedUpstream, Silence
+from tests.upstream import Cut, Finish, Hold, Pause, Reason, Refuse, Reset, Say, ScriptedUpstream, Silence
 
 FOLDER = Path(__file__).parent / "clients"
 PATIENCE = 30.0
@@ -263,7 +263,7 @@ def test_a_conversation_with_a_picture_reaches_upstream_as_content_parts(
 def test_the_transport_hands_over_exactly_the_protocols_chunks(
     service: RunningService, upstream: ScriptedUpstream, package: str
 ) -> None:
-    upstream.answer(Reason("Hmm"), Say("a"), Say("b"), Finish("stop"))
+    upstream.answer(Reason("Hmm"), Say("a"), Pause(0.7), Say("b"), Finish("stop"))  # with heartbeats between
     with chat(service, package, "transport") as client:
         got = client.report()
     assert [chunk["type"] for chunk in got["chunks"]] == [
