@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import anyio
+from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,7 +22,7 @@ from chat_sse.formats.text import TextFormat
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
-from chat_sse.relay import CLEANUP_SECONDS, Relay, Timing
+from chat_sse.relay import Relay, Timing
 from chat_sse.settings import Settings, load_settings
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
@@ -55,10 +55,9 @@ def create_app(
             keeping = store or await _open_store(settings, stack)
             relay = Relay(answering, keeping, _timing(settings))
             stack.push_async_callback(relay.aclose)
-            shutdown = anyio.Event()
-            drain = asyncio.create_task(_drain_at(shutdown, relay, settings.shutdown_grace))
+            drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
             stack.push_async_callback(_cancel, drain)
-            yield {"service": _service(settings, answering, relay, shutdown)}
+            yield {"service": _service(settings, answering, relay)}
 
     return Starlette(
         routes=routes(),
@@ -112,13 +111,10 @@ async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     return store
 
 
-def _service(settings: Settings, upstream: Upstream, relay: Relay, shutdown: anyio.Event) -> Service:
+def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
     delivery = Delivery(
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
-        shutdown=shutdown,
-        # The relay's drain ends every stream; this is the last resort behind it.
-        shutdown_grace_seconds=settings.shutdown_grace + CLEANUP_SECONDS,
     )
     formats: list[Format] = [
         SseFormat(delivery),
@@ -156,8 +152,12 @@ def _timing(settings: Settings) -> Timing:
     )
 
 
-async def _drain_at(shutdown: anyio.Event, relay: Relay, grace_seconds: float) -> None:
-    await shutdown.wait()
+async def _drain_at_exit(relay: Relay, grace_seconds: float) -> None:
+    """Drain when uvicorn is told to exit by itself; under `chat-sse` the server has drained by then.
+
+    sse-starlette finds out for each response; one that does it for all of them is enough.
+    """
+    await EventSourceResponse._listen_for_exit_signal()  # noqa: SLF001 - its public way in is a response
     await relay.drain(grace_seconds)
 
 

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 
-import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,8 @@ from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
 
 DELIVERY = Delivery(
-    heartbeat_seconds=1, send_timeout_seconds=1, shutdown=anyio.Event(), shutdown_grace_seconds=1
+    heartbeat_seconds=1,
+    send_timeout_seconds=1,
 )
 KINDS: list[Format] = [SseFormat(DELIVERY), TextFormat(DELIVERY), JsonFormat(DELIVERY), AiSdkFormat(DELIVERY)]
 FORMATS = {kind.name: kind for kind in KINDS}

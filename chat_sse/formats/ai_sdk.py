@@ -14,7 +14,7 @@ with `abort`, a failed one with `error`, each before `[DONE]`. Both leave the op
 own server does: its text is not whole.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -110,7 +110,7 @@ def _usage(usage: Usage) -> dict[str, int]:
     }
 
 
-async def _body(reading: Reading) -> AsyncIterator[bytes]:
+async def _body(reading: Reading) -> AsyncGenerator[bytes, None]:
     encoder = UiMessageEncoder()
     async with aclosing(reading.batches) as batches:
         async for entries in batches:

@@ -4,17 +4,11 @@ The text and the JSON format decide what their head says only when the answer ha
 then, and while they send, the client must be watched: when it leaves, the answer has one reader less.
 """
 
-import asyncio
-import logging
-from collections.abc import Coroutine
-from typing import Any
-
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from chat_sse.formats.base import Delivery, Reading
-
-log = logging.getLogger(__name__)
+from chat_sse.formats.presence import Presence
 
 # `no-transform` and `X-Accel-Buffering` keep proxies from holding the answer back. `nosniff` does so with
 # browsers, which otherwise wait for the first kilobyte of a plain text to guess what it is.
@@ -23,10 +17,6 @@ HEADERS = {
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class Stalled(Exception):
-    """The client has taken no bytes for the send timeout."""
 
 
 class AttendedResponse(Response):
@@ -40,55 +30,27 @@ class AttendedResponse(Response):
         self.media_type = media_type
         self.background = None
         self.reading = reading
-        self._send_timeout_seconds = delivery.send_timeout_seconds
+        self._delivery = delivery
         self.init_headers({**reading.headers, **HEADERS})
 
-    async def produce(self, send: Send) -> None:
+    async def produce(self, client: Presence) -> None:
         """Send the head and the body. Returning without the body's end breaks the connection."""
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond."""
         if scope["method"] == "HEAD":
-            await self.send_head(send)
+            await send(self.head())
             await send({"type": "http.response.body"})
             return
-        try:
-            await _while_present(self.produce(send), receive)
-        except Stalled:
-            log.info("client.stalled", extra={"fields": {"id": self.reading.stream_id}})
+        async with Presence(
+            receive,
+            send,
+            stream_id=self.reading.stream_id,
+            send_timeout_seconds=self._delivery.send_timeout_seconds,
+        ) as client:
+            await self.produce(client)
 
-    async def send_head(self, send: Send) -> None:
-        """Send the status and the headers."""
-        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        await self._send(send, head)
-
-    async def send_body(self, send: Send, body: bytes, *, more: bool) -> None:
-        """Send a piece of the body. `more`: whether it goes on."""
-        await self._send(send, {"type": "http.response.body", "body": body, "more_body": more})
-
-    async def _send(self, send: Send, message: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(self._send_timeout_seconds):
-                await send(message)
-        except TimeoutError:
-            raise Stalled from None
-
-
-async def _while_present(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Do the work until it is done or the client has left."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_disconnect(receive))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.wait((working, leaving))
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    def head(self) -> Message:
+        """Give the status and the headers."""
+        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
-import anyio
 import msgspec
 from starlette.responses import Response
 
@@ -26,9 +25,6 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_seconds: float
     send_timeout_seconds: float
     """How long a client may take no bytes before it is cut off."""
-    shutdown: anyio.Event
-    """Set by sse-starlette when the server begins to stop."""
-    shutdown_grace_seconds: float
 
 
 class Format(Protocol):

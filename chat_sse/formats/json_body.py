@@ -10,12 +10,12 @@ from typing import Literal
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Send
 
 from chat_sse.errors import error_of
 from chat_sse.events import Delta, Done, Failure, Reasoning, Start, Usage, decode_event
 from chat_sse.formats.attended import AttendedResponse
 from chat_sse.formats.base import Delivery, Reading
+from chat_sse.formats.presence import Presence
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ def collect(entries: Sequence[bytes]) -> Answer:
 class JsonAnswer(AttendedResponse):
     """Waits for the end of the answer."""
 
-    async def produce(self, send: Send) -> None:
+    async def produce(self, client: Presence) -> None:
         """Send the body."""
         entries: list[bytes] = []
         async with aclosing(self.reading.batches) as batches:
@@ -68,8 +68,8 @@ class JsonAnswer(AttendedResponse):
                 entries += batch
         body = msgspec.json.encode(collect(entries))
         self.headers["Content-Length"] = str(len(body))
-        await self.send_head(send)
-        await self.send_body(send, body, more=False)
+        await client.send(self.head())
+        await client.last({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class JsonFormat:

@@ -3,19 +3,15 @@
 Source: WHATWG HTML, "9.2 Server-sent events". Events are unnamed, so that `onmessage` sees them all.
 """
 
-import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import cast
 
 from sse_starlette import EventSourceResponse
-from sse_starlette.sse import SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from chat_sse.formats.base import Delivery, Reading
-
-log = logging.getLogger(__name__)
+from chat_sse.formats.presence import Presence
 
 # How long EventSource waits before it reconnects. It rides on the first event: on a block of its own it would
 # make an empty event in some clients.
@@ -35,10 +31,11 @@ def encode(stream_id: str, first: int, entries: Sequence[bytes]) -> bytes:
 
 
 class EventStream(EventSourceResponse):
-    """sse-starlette's response with this service's headers and heartbeat.
+    """sse-starlette's response with this service's headers, and `Presence` in the place of its four tasks.
 
-    It watches for the client's leaving, sends heartbeats, cuts a client that stops reading after
-    `send_timeout` seconds, answers HEAD without a stream, and lets a shutdown's grace pass before it cuts.
+    What it protects stays: the client's leaving is noticed, heartbeats are sent, a client that takes no bytes
+    is cut after the send timeout, and HEAD is answered without a stream. A shutdown ends the log, and so the
+    stream: see `Relay.drain`.
     """
 
     DEFAULT_SEPARATOR = "\n"
@@ -46,31 +43,40 @@ class EventStream(EventSourceResponse):
     def __init__(
         self,
         reading: Reading,
-        body: AsyncIterator[bytes],
+        body: AsyncGenerator[bytes, None],
         delivery: Delivery,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            body,
-            headers={**reading.headers, **(headers or {}), "Cache-Control": "no-cache, no-transform"},
-            ping=cast("int", delivery.heartbeat_seconds),
-            ping_message_factory=cast("type", lambda: HEARTBEAT),
-            send_timeout=delivery.send_timeout_seconds,
-            shutdown_event=delivery.shutdown,
-            shutdown_grace_period=delivery.shutdown_grace_seconds,
-        )
+        headers = {**reading.headers, **(headers or {}), "Cache-Control": "no-cache, no-transform"}
+        super().__init__(body, headers=headers, send_timeout=delivery.send_timeout_seconds)
         del self.headers["connection"]  # hop-by-hop: it is the server's, and forbidden in HTTP/2
+        self._body = body
         self._stream_id = reading.stream_id
+        self._delivery = delivery
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond. A client that stops reading is cut: the body stays incomplete, so the server closes."""
-        try:
+        """Respond."""
+        if scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            log.info("client.stalled", extra={"fields": {"id": self._stream_id}})
+            return
+        async with (
+            aclosing(self._body) as body,
+            Presence(
+                receive,
+                send,
+                stream_id=self._stream_id,
+                send_timeout_seconds=self._delivery.send_timeout_seconds,
+                heartbeat_seconds=self._delivery.heartbeat_seconds,
+                heartbeat=HEARTBEAT,
+            ) as client,
+        ):
+            await client.send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for data in body:
+                await client.send({"type": "http.response.body", "body": data, "more_body": True})
+            await client.last({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _body(reading: Reading) -> AsyncIterator[bytes]:
+async def _body(reading: Reading) -> AsyncGenerator[bytes, None]:
     first = reading.after + 1
     async with aclosing(reading.batches) as batches:
         async for entries in batches:

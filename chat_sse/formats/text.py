@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from starlette.responses import Response
-from starlette.types import Send
 
 from chat_sse.errors import error_of
 from chat_sse.events import Delta, Done, Failure, Terminal, decode_event
 from chat_sse.formats.attended import AttendedResponse
 from chat_sse.formats.base import Delivery, Reading
+from chat_sse.formats.presence import Presence
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def is_whole(end: Terminal | None) -> bool:
 class TextStream(AttendedResponse):
     """Holds its head back until the first delta, and its end back from an answer that is not whole."""
 
-    async def produce(self, send: Send) -> None:
+    async def produce(self, client: Presence) -> None:
         """Send the deltas as they come."""
         begun, end = False, None
         async with aclosing(self.reading.batches) as batches:
@@ -46,11 +46,11 @@ class TextStream(AttendedResponse):
                     raise error_of(end)
                 if not begun and (text or end):
                     begun = True
-                    await self.send_head(send)
+                    await client.send(self.head())
                 if text:
-                    await self.send_body(send, text, more=True)
+                    await client.send({"type": "http.response.body", "body": text, "more_body": True})
         if is_whole(end):
-            await self.send_body(send, b"", more=False)
+            await client.last({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             reason = end.error if isinstance(end, Failure) else "cancelled"
             log.warning("text.broken_off", extra={"fields": {"id": self.reading.stream_id, "reason": reason}})

@@ -1,0 +1,105 @@
+"""A client that is being answered: watched for its leaving, kept warm by heartbeats, cut off when it stalls.
+
+sse-starlette does the same with four tasks, a lock, and a cancel scope for each send. Here it is the
+request's own task, one task that listens for the client's leaving, and one timer that no send has to move.
+"""
+
+import asyncio
+import logging
+from types import TracebackType
+
+from starlette.types import Message, Receive, Send
+
+log = logging.getLogger(__name__)
+
+
+class Presence:
+    """Sends to a client while it is there. An async context manager.
+
+    When the client leaves, or takes no bytes for `send_timeout_seconds`, whatever runs inside is cancelled
+    and the context ends quietly, with the response incomplete: the server then closes the connection.
+    `heartbeat` is sent after `heartbeat_seconds` in which nothing else was, until `last`.
+    """
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        *,
+        stream_id: str,
+        send_timeout_seconds: float,
+        heartbeat_seconds: float | None = None,
+        heartbeat: bytes = b"",
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._receive, self._send = receive, send
+        self._stream_id = stream_id
+        self._send_timeout = send_timeout_seconds
+        # Without heartbeats the timer still looks for a stalled send.
+        self._quiet = heartbeat_seconds or send_timeout_seconds
+        self._heartbeat = heartbeat
+        self._beat: asyncio.Task[None] | None = None
+        self._sending = False
+        self._sent_at = self._loop.time()
+        self._present = True
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> "Presence":
+        await self._scope.__aenter__()
+        self._listener = self._loop.create_task(self._listen())
+        self._tick()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._timer.cancel()
+        self._listener.cancel()
+        if self._beat is not None:
+            self._beat.cancel()
+        try:
+            await self._scope.__aexit__(kind, exc, traceback)
+        except TimeoutError:
+            return True  # this scope's own: the client is gone
+        finally:
+            self._present = False
+        return False
+
+    async def send(self, message: Message) -> None:
+        """Send a message, waiting until the client has taken enough of those before."""
+        self._sent_at = self._loop.time()
+        self._sending = True
+        await self._send(message)
+        self._sending = False
+
+    async def last(self, message: Message) -> None:
+        """Send the response's last message; no heartbeat may follow it."""
+        self._heartbeat = b""
+        await self.send(message)
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _tick(self) -> None:
+        """See whether anything is due, and come back when something may be."""
+        now = self._loop.time()
+        stuck = self._sending or (self._beat is not None and not self._beat.done())
+        if stuck and now >= self._sent_at + self._send_timeout:
+            log.info("client.stalled", extra={"fields": {"id": self._stream_id}})
+            self._leave()
+        elif not stuck and self._heartbeat and now >= self._sent_at + self._quiet:
+            self._sent_at = now
+            self._beat = self._loop.create_task(self._send_heartbeat())
+        due = self._sent_at + (self._send_timeout if stuck else self._quiet)
+        self._timer = self._loop.call_at(max(due, now + 0.05), self._tick)
+
+    async def _send_heartbeat(self) -> None:
+        # Each send before was of whole events, so a comment may stand here.
+        await self._send({"type": "http.response.body", "body": self._heartbeat, "more_body": True})
+
+    def _leave(self) -> None:
+        if self._present:
+            self._present = False
+            self._scope.reschedule(self._loop.time())
