@@ -455,7 +455,7 @@ def test_an_empty_last_event_id_is_none(service: RunningService, upstream: Scrip
 def test_a_last_event_id_that_is_none_of_ours_is_an_error_and_free(
     service: RunningService, upstream: ScriptedUpstream, place: str, status: int, code: str
 ) -> None:
-    header = {"Last-Event-ID": place.encode()}
+    header = {b"Last-Event-ID": place.encode()}
     with no_paid_call(upstream):
         for response in (
             httpx2.post(f"{service.url}/ask", json=HELLO, headers=header, timeout=PATIENCE),

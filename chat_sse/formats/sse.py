@@ -47,7 +47,13 @@ class EventStream(EventSourceResponse):
     def __init__(self, reading: Reading, fmt: "SseFormat") -> None:
         super().__init__(
             _body(reading),
-            headers={**reading.headers, "Cache-Control": "no-cache, no-transform"},
+            headers={
+                **reading.headers,
+                # Without the charset that Starlette adds: it is always UTF-8, and some clients compare the
+                # whole value.
+                "Content-Type": fmt.media_type,
+                "Cache-Control": "no-cache, no-transform",
+            },
             ping=cast("int", fmt.heartbeat_seconds),
             ping_message_factory=cast("type", lambda: HEARTBEAT),
             send_timeout=fmt.send_timeout_seconds,
