@@ -182,6 +182,12 @@ def test_a_url_without_a_question_is_400_and_free(
         assert (response.status_code, error_of(response)) == (400, "invalid_request")
 
 
+def test_the_content_type_is_bare_because_some_clients_compare_the_whole_value(
+    service: RunningService, upstream: ScriptedUpstream
+) -> None:
+    assert ask(service.url).headers["content-type"] == "text/event-stream"
+
+
 def test_respond_async_is_202_with_a_location_that_gives_the_whole_answer(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
