@@ -71,17 +71,19 @@ async def ask_by_url(request: Request) -> Response:
     fmt = _format(request)
     if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
         return await _resume(request, fmt, place)
-    question = _question_of(request.query_params)
+    body = _question_of(request.query_params)
+    question = decode_ask(body)
     if request.method == "HEAD":
+        admit(question, _service(request).policy)
         return Response(media_type=fmt.media_type)
-    return await _ask(request, fmt, decode_ask(question), question, request.query_params.get("id"))
+    return await _ask(request, fmt, question, body, request.query_params.get("id"))
 
 
 async def attach(request: Request) -> Response:
     """GET /ask/<id>: read an answer from its start, or after the last event seen."""
     fmt, stream_id = _format(request), request.path_params["stream_id"]
     place = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
-    if place is not None:
+    if place:
         return await _resume(request, fmt, place, stream_id)
     stream = await _service(request).relay.open(stream_id, _owner(request))
     return _respond(request, fmt, stream, after=-1)
@@ -181,13 +183,20 @@ async def _ask(request: Request, fmt: Format, ask: AskRequest, body: bytes, key:
         label=None if ask.id is None else _label(owner, ask.id),
     )
     stream = await service.relay.start(question, ticket, request.state.request_id)
-    if "respond-async" in request.headers.get("prefer", ""):
-        return Response(status_code=202, headers={**_headers(stream), "Location": f"/ask/{stream.id}"})
+    if _prefers_async(request):
+        headers = {"Location": f"/ask/{stream.id}", "Preference-Applied": "respond-async"}
+        return Response(status_code=202, headers={**_headers(stream), **headers})
     return _respond(request, fmt, stream, after=-1)
 
 
 def _label(owner: str, chat_id: str) -> str:
     return f"{owner}/{chat_id}"
+
+
+def _prefers_async(request: Request) -> bool:
+    """Look for `respond-async` among the preferences. Source: RFC 7240, 2 and 4.1."""
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(text.partition(";")[0].strip().lower() == "respond-async" for text in preferences)
 
 
 async def _resume(request: Request, fmt: Format, place: str, expected: str | None = None) -> Response:

@@ -49,21 +49,30 @@ class ChatError(Exception):
     """Base of all errors that a client is told about.
 
     `details` must hold neither secrets nor anything of a prompt or an answer. `retry_after` is in seconds.
+    `may_cost`: upstream may charge for the call all the same, so the same question is not asked once more.
     """
 
     code: ClassVar[str]
     status: ClassVar[int]
     content: ClassVar[str]
     retryable: bool = False
+    may_cost: bool = False
 
     def __init__(
-        self, details: str = "", *, retryable: bool | None = None, retry_after: float | None = None
+        self,
+        details: str = "",
+        *,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        may_cost: bool | None = None,
     ) -> None:
         super().__init__(details)
         self.details = details
         self.retry_after = retry_after
         if retryable is not None:
             self.retryable = retryable
+        if may_cost is not None:
+            self.may_cost = may_cost
 
     def body(self, request_id: str) -> ErrorBody:
         """Tell this error in the one body."""
@@ -187,6 +196,7 @@ class UpstreamProtocol(UpstreamError):
     code = "upstream_protocol_error"
     content = "The answer was cut off before it was complete. Please try again."
     retryable = True
+    may_cost = True
 
 
 def _classes(base: type[ChatError]) -> Iterator[type[ChatError]]:

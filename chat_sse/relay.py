@@ -43,6 +43,8 @@ CLEANUP_SECONDS = 5.0
 # What a client should wait before it asks the server that replaces this one.
 RETRY_SECONDS = 2.0
 
+TOO_LONG = "upstream was silent, or the answer took, for too long"
+
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """The relay's deadlines, in seconds."""
@@ -190,7 +192,8 @@ class Relay:
     async def stop(self, stream_id: str, owner: str) -> None:
         """End an answer for all its readers and close its call; idempotent. Raises StreamNotFound."""
         await self.open(stream_id, owner)
-        await self._store.seal(stream_id, Done(finish_reason="cancelled"))
+        if await self._store.seal(stream_id, Done(finish_reason="cancelled")):
+            log.info("answer.stopped", extra={"fields": {"id": stream_id}})
         if answer := self._running.get(stream_id):
             answer.pump.cancel()
 
@@ -260,10 +263,10 @@ class Relay:
         except ChatError as exc:
             await self._fail(answer, exc)
         except TimeoutError:
-            await self._fail(answer, UpstreamTimeout("upstream was silent, or the answer took, for too long"))
+            await self._fail(answer, UpstreamTimeout(TOO_LONG, may_cost=True))
         except Exception:
             log.exception("answer.crashed", extra={"fields": {"id": answer.log.id}})
-            await self._fail(answer, InternalError("the answer was interrupted"))
+            await self._fail(answer, InternalError("the answer was interrupted", may_cost=True))
         else:
             self._report(answer, finish_reason=reason)
 
@@ -275,10 +278,14 @@ class Relay:
 
     async def _fail(self, answer: _Answer, error: ChatError) -> None:
         """Tell a fault: to those who wait at the gate while nothing was sent, in the stream afterwards."""
+        at_the_gate = not answer.announced
+        if error.may_cost:
+            answer.announce()  # for the next request with its key, which gets this fault and no second call
         answer.log.append([failure(error, answer.request_id)])
         self._report(answer, error=error.code)
-        if not answer.announced:
-            await self._store.discard(answer.log)  # its key may be used again: nothing was paid for
+        if at_the_gate:
+            if not error.may_cost:
+                await self._store.discard(answer.log)  # its key may be used again: nothing was paid for
             answer.gate.set_result(error)
 
     def _report(self, answer: _Answer, **outcome: str | None) -> None:

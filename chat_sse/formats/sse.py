@@ -47,8 +47,16 @@ class EventStream(EventSourceResponse):
         delivery: Delivery,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        headers = {**reading.headers, **(headers or {}), "Cache-Control": "no-cache, no-transform"}
-        super().__init__(body, headers=headers, send_timeout=delivery.send_timeout_seconds)
+        fixed = {
+            # Without the charset that Starlette adds: it is always UTF-8, and some clients compare the whole.
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache, no-transform",
+        }
+        super().__init__(
+            body,
+            headers={**reading.headers, **(headers or {}), **fixed},
+            send_timeout=delivery.send_timeout_seconds,
+        )
         del self.headers["connection"]  # hop-by-hop: it is the server's, and forbidden in HTTP/2
         self._body = body
         self._stream_id = reading.stream_id

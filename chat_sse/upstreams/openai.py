@@ -174,7 +174,7 @@ class OpenAIUpstream:
             return UpstreamTimeout("upstream did not accept a connection in time")
         if isinstance(exc, openai.APIConnectionError):
             if exc.message == LOST:
-                return UpstreamUnavailable("upstream closed the connection without an answer")
+                return UpstreamUnavailable("upstream closed the connection without an answer", may_cost=True)
             return UpstreamUnavailable("upstream cannot be reached")
         log.error("openai.unexpected_error", extra={"fields": {"type": type(exc).__name__}})
         return UpstreamUnavailable("the OpenAI client failed")
