@@ -83,8 +83,8 @@ def patient(upstream_port: int) -> Iterator[RunningService]:
 @pytest.mark.parametrize(
     ("fmt", "content_type", "more"),
     [
-        ("sse", "text/event-stream; charset=utf-8", {}),
-        ("ai-sdk", "text/event-stream; charset=utf-8", {"x-vercel-ai-ui-message-stream": "v1"}),
+        ("sse", "text/event-stream", {}),
+        ("ai-sdk", "text/event-stream", {"x-vercel-ai-ui-message-stream": "v1"}),
         ("text", "text/plain; charset=utf-8", {"x-content-type-options": "nosniff"}),
         ("json", "application/json", {}),
     ],

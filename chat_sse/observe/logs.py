@@ -18,6 +18,11 @@ log = logging.getLogger(__name__)
 # At DEBUG these log what passes through them: prompts, answers, headers.
 CONTENT_LOGGERS = ("openai", "httpx2", "httpcore2", "aiohttp", "sse_starlette", "asyncio")
 
+# client, method, path with query, HTTP version, status
+UVICORN_ACCESS_ARGS = 5
+
+MAX_PATH_CHARS = 200
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -72,6 +77,21 @@ def quiet_content_loggers() -> None:
     """Keep the libraries that log what they carry above DEBUG, whatever level is set."""
     for name in CONTENT_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").addFilter(_cut_query)
+
+
+def _cut_query(record: logging.LogRecord) -> bool:
+    """Take the query string, which may be a question, out of the line that uvicorn itself logs."""
+    if isinstance(record.args, tuple) and len(record.args) == UVICORN_ACCESS_ARGS:
+        client, method, path, *rest = record.args
+        record.args = (client, method, str(path).partition("?")[0], *rest)
+    return True
+
+
+def _printable_path(scope: Scope) -> str:
+    """Give the path as it was sent, percent-encoded: decoded, it could hold a line of log of its own."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode("ascii", "backslashreplace")
+    return raw.partition(b"?")[0].decode("ascii", "backslashreplace")[:MAX_PATH_CHARS]
 
 
 class RequestLog:
@@ -100,6 +120,6 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            fields = {"method": scope["method"], "path": scope["path"], "status": status}
+            fields = {"method": scope["method"], "path": _printable_path(scope), "status": status}
             seconds = round(time.monotonic() - started, 3)
             log.info("request", extra={"fields": {**fields, "request_id": request_id, "seconds": seconds}})
