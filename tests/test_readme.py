@@ -1,0 +1,79 @@
+"""What the README shows is what happens: its examples, run as they stand."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser import chromium
+from tests.service import RunningService, parse_sse, serve
+from tests.upstream import Finish, Pause, Say, ScriptedUpstream
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def example(language: str, holding: str) -> str:
+    """Give the one code block in a language that holds a text."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    [found] = [block for block in blocks if holding in block]
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with chromium() as browser:
+        yield browser.new_page()
+
+
+@pytest.fixture
+def at_the_service(page: Page, service: RunningService) -> Page:
+    page.goto(f"{service.url}/healthz")
+    return page
+
+
+def shape(stream: bytes) -> list[dict[str, Any]]:
+    """Give a stream's events with their values blanked."""
+    return [dict.fromkeys(event, "") | {"type": event["type"]} for _, event in parse_sse(stream)]
+
+
+def test_the_curl_example_shows_what_the_readme_says() -> None:
+    command = example("sh", "curl -N")
+    shown = example("", "retry: 2000").replace("…\n\n", "").encode() + b"\n"
+    with serve() as embedded:
+        done = subprocess.run(
+            ["bash", "-c", command.replace(ADDRESS, embedded.url)],
+            capture_output=True,
+            timeout=50,
+            check=True,
+        )
+    said, promised = shape(done.stdout), shape(shown)
+    assert said[:3] == promised[:3]
+    assert said[-1] == promised[-1]
+    assert done.stdout.startswith(b"retry: 2000\nid: ")
+
+
+@pytest.mark.parametrize("holding", ["await fetch", "new EventSource"])
+def test_the_examples_for_a_page_run_in_a_browser(
+    at_the_service: Page, service: RunningService, upstream: ScriptedUpstream, holding: str
+) -> None:
+    upstream.answer(Say("Hel"), Pause(0.7), Say("lo, "), Say("世界"), Finish())
+    code = example("js", holding).replace(ADDRESS, service.url)
+    until_closed = (
+        "while (globalThis.source?.readyState < 2) await new Promise((done) => setTimeout(done, 20));"
+    )
+    code = code.replace("const source", "const source = globalThis.source")
+    text = at_the_service.evaluate(f"async () => {{ {code}\n{until_closed}\nreturn text; }}")
+    assert text == "Hello, 世界"
+    assert upstream.paid_calls == 1
+
+
+def test_the_error_bodys_example_has_the_fields_that_errors_have(service: RunningService) -> None:
+    shown = msgspec.json.decode(example("json", "for the person"))
+    assert set(shown) == set(httpx2.get(f"{service.url}/nowhere").json())
