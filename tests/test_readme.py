@@ -45,7 +45,7 @@ def shape(stream: bytes) -> list[dict[str, Any]]:
 
 def test_the_curl_example_shows_what_the_readme_says() -> None:
     command = example("sh", "curl -N")
-    shown = example("", "retry: 2000").replace("…\n\n", "").encode() + b"\n"
+    shown = example("text", "retry: 2000").replace("…\n\n", "").encode() + b"\n"
     with serve() as embedded:
         done = subprocess.run(
             ["bash", "-c", command.replace(ADDRESS, embedded.url)],
