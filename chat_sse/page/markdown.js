@@ -117,6 +117,8 @@ function elementsOf(token) {
     link.rel = "noopener noreferrer";
   }
   for (const table of fragment.querySelectorAll("table")) scrollable(table, "Table");
+  // The empty corner of a table heads nothing, and would be read out as a heading.
+  for (const cell of fragment.querySelectorAll("th:empty")) cell.replaceWith(document.createElement("td"));
   return [...fragment.children];
 }
 
