@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from chat_sse import page
 from chat_sse.endpoints import Service, routes
 from chat_sse.errors import ChatError
 from chat_sse.formats.ai_sdk import AiSdkFormat
@@ -60,7 +61,7 @@ def create_app(
             yield {"service": _service(settings, answering, relay)}
 
     return Starlette(
-        routes=routes(),
+        routes=[*routes(), *page.routes()],
         lifespan=lifespan,
         middleware=[
             Middleware(RequestLog),

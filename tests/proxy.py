@@ -47,6 +47,7 @@ class BadNetwork:
         self._cuts = 0
         self._connections = 0
         self._requests: list[str] = []
+        self._open: set[socket.socket] = set()
         self._answered = bytearray()
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop
@@ -56,6 +57,10 @@ class BadNetwork:
         """Let the next connection that has no cue yet die after so many bytes."""
         with self._changed:
             self._cues.append(Cue(after_bytes=after_bytes, reset=reset))
+
+    def cut_all(self) -> None:
+        """Close every open connection now, such as a browser's, which it uses again and again."""
+        self._loop.call_soon_threadsafe(self._cut_open)
 
     @property
     def connections(self) -> int:
@@ -135,9 +140,11 @@ class BadNetwork:
             await self._loop.sock_connect(service, (self._target.hostname, self._target.port))
             there = asyncio.create_task(self._there(client, service))
             back = asyncio.create_task(self._back(service, client, cue))
+            self._open.add(client)
             try:
                 await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self._open.discard(client)
                 for copying in (there, back):
                     copying.cancel()
                 await asyncio.gather(there, back, return_exceptions=True)
@@ -163,6 +170,10 @@ class BadNetwork:
                 return
             passed += len(data)
             await self._loop.sock_sendall(client, data)
+
+    def _cut_open(self) -> None:
+        for client in list(self._open):
+            client.shutdown(socket.SHUT_RDWR)  # wakes the copying, which then closes both sides
 
     def _cut(self, client: socket.socket, cue: Cue) -> None:
         if cue.reset:

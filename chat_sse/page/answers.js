@@ -1,0 +1,174 @@
+/** The running answers: each goes on whatever chat is shown, and after a reload where it was. */
+
+import { AskError, ConnectionLost, ask, attach } from "../ask.js";
+
+const ASK_URL = new URL("../ask", import.meta.url);
+
+/** Enough for any conversation; beyond it the oldest turns are left out instead of the question refused. */
+const MAX_TURNS_SENT = 50;
+/** How often a growing answer is saved. */
+const SAVE_MS = 1_000;
+/** As long as the server remembers a key by default; asking with an older one might be paid a second time. */
+const KEY_LIFE_MS = 300_000;
+
+const FINISHED = { state: "done", fault: null };
+
+/** @typedef {import("./store.js").Chat} Chat */
+/** @typedef {import("./store.js").Turn} Turn */
+
+export class Answers {
+  /** @type {Map<string, {controller: AbortController, reconnecting: boolean}>} */
+  #running = new Map();
+  #chats;
+  #onChange;
+  #onEnd;
+
+  /**
+   * @param {import("./store.js").Chats} chats
+   * @param {{onChange: (chat: Chat, turn: Turn) => void, onEnd: (chat: Chat, turn: Turn) => void}} callbacks
+   */
+  constructor(chats, { onChange, onEnd }) {
+    this.#chats = chats;
+    this.#onChange = onChange;
+    this.#onEnd = onEnd;
+    addEventListener("pagehide", () => {
+      for (const id of this.#running.keys()) this.#save(id);
+    });
+  }
+
+  /** @param {string} chatId */
+  isRunning(chatId) {
+    return this.#running.has(chatId);
+  }
+
+  /** @param {string} chatId */
+  isReconnecting(chatId) {
+    return this.#running.get(chatId)?.reconnecting ?? false;
+  }
+
+  /** @param {string} chatId */
+  stop(chatId) {
+    this.#running.get(chatId)?.controller.abort();
+  }
+
+  /**
+   * Go on with a chat's last answer where it was left: by its id, or by its key while none is known.
+   * @param {Chat} chat
+   */
+  resume(chat) {
+    const turn = chat.turns.at(-1);
+    if (!turn || this.isRunning(chat.id)) return;
+    const { answer } = turn;
+    if (!answer.id && Date.now() - answer.askedAt > KEY_LIFE_MS) {
+      const content = "The connection was lost before an answer began.";
+      this.#end(chat, turn, { state: "failed", fault: fault("interrupted", content) });
+      return;
+    }
+    answer.state = "running";
+    this.run(chat);
+  }
+
+  /**
+   * Ask a chat's last question, or go on with its answer, until it has ended.
+   * @param {Chat} chat
+   */
+  async run(chat) {
+    const turn = /** @type {Turn} */ (chat.turns.at(-1));
+    const { answer } = turn;
+    const run = { controller: new AbortController(), reconnecting: false };
+    this.#running.set(chat.id, run);
+    this.#save(chat.id);
+    this.#onChange(chat, turn);
+    const saving = setInterval(() => this.#save(chat.id), SAVE_MS);
+    const onConnection = ({ state }) => {
+      run.reconnecting = state === "reconnecting";
+      this.#onChange(chat, turn);
+    };
+    let outcome = FINISHED;
+    try {
+      const stream = open(chat, answer, { signal: run.controller.signal, onConnection });
+      for await (const event of stream) {
+        run.reconnecting = false;
+        outcome = take(answer, event) ?? outcome;
+        answer.lastEventId = stream.lastEventId;
+        if (event.type === "start") this.#save(chat.id); // its id is what a reload needs
+        this.#onChange(chat, turn);
+      }
+    } catch (error) {
+      outcome = run.controller.signal.aborted ? FINISHED : outcomeOf(error);
+      if (run.controller.signal.aborted) answer.finishReason = "cancelled";
+    }
+    clearInterval(saving);
+    this.#running.delete(chat.id);
+    this.#end(chat, turn, outcome);
+  }
+
+  #end(chat, turn, outcome) {
+    Object.assign(turn.answer, outcome);
+    chat.updatedAt = Date.now();
+    this.#chats.save(chat);
+    this.#onChange(chat, turn);
+    this.#onEnd(chat, turn);
+  }
+
+  #save(chatId) {
+    const chat = this.#chats.get(chatId);
+    if (chat) this.#chats.save(chat);
+  }
+}
+
+function open(chat, answer, options) {
+  if (answer.id) return attach(ASK_URL, answer.id, { ...options, lastEventId: answer.lastEventId || undefined });
+  return ask(ASK_URL, conversation(chat), { ...options, idempotencyKey: answer.key });
+}
+
+/** The messages that a chat's last question is asked with: the same ones each time. */
+function conversation(chat) {
+  const messages = [];
+  for (const { question, answer } of chat.turns.slice(-MAX_TURNS_SENT)) {
+    messages.push({ role: "user", content: question });
+    if (answer.text.trim()) messages.push({ role: "assistant", content: answer.text });
+  }
+  if (messages.at(-1).role === "assistant") messages.pop();
+  return messages;
+}
+
+/** Take an event into the record; gives how the answer ended when it did. */
+function take(answer, event) {
+  switch (event.type) {
+    case "start":
+      Object.assign(answer, { id: event.id, model: event.model });
+      return null;
+    case "delta":
+      answer.text += event.content;
+      return null;
+    case "reasoning":
+      answer.reasoning += event.content;
+      return null;
+    case "done":
+      answer.finishReason = event.finish_reason;
+      answer.tokens = event.usage?.completion_tokens ?? null;
+      return FINISHED;
+    case "error":
+      return { state: "failed", fault: fault(event.error, event.content, event.details, event.request_id) };
+    default:
+      return null; // newer than this page
+  }
+}
+
+function outcomeOf(error) {
+  if (error instanceof ConnectionLost) {
+    const content = "The connection was lost. The answer may still be there: reconnect to go on with it.";
+    return { state: "lost", fault: fault("connection_lost", content) };
+  }
+  if (error instanceof AskError) {
+    const told = fault(error.error, error.content, error.details, error.requestId);
+    return { state: "failed", fault: { ...told, retryAfterSeconds: error.retryAfterSeconds } };
+  }
+  const content = "The server's answer could not be read. Please ask again.";
+  return { state: "failed", fault: fault("unexpected_response", content, String(error)) };
+}
+
+function fault(code, content, details = "", requestId = "") {
+  return { code, content, details, requestId, retryAfterSeconds: null };
+}

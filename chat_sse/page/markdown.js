@@ -1,0 +1,156 @@
+/**
+ * An answer's markdown as safe elements, made while it is still being written.
+ *
+ * marked splits the text into blocks; a block that has not changed since the last time keeps its elements, so
+ * that a long answer costs no more per frame than its last blocks, and a selection above them survives.
+ * Everything passes DOMPurify. Raw HTML is shown as the text it is, but for a few harmless tags. Images become
+ * links: loading one would tell a foreign host what the answer says.
+ */
+
+import { Lexer, Parser, Renderer } from "./vendor/marked.esm.js";
+import DOMPurify from "./vendor/purify.es.mjs";
+
+/** Tags without attributes that models write and markdown has no sign for. */
+const RAW_TAGS = /&lt;(\/?(?:br|kbd|mark|sub|sup|u)\s*\/?)&gt;/gi;
+const WEB_ADDRESS = /^(?:https?:\/\/|mailto:)/i;
+
+/** `[label]: address`, which may stand blocks away from its use. */
+const REFERENCE = /^ {0,3}\[[^\]]+\]:/m;
+
+const PURIFY = {
+  ALLOWED_TAGS: [
+    ..."p br hr h3 h4 h5 h6 ul ol li blockquote pre code em strong del a".split(" "),
+    ..."table thead tbody tr th td kbd mark sub sup u".split(" "),
+  ],
+  ALLOWED_ATTR: ["href", "title", "start", "align", "class"], // class: marked tells a code's language in it
+  ALLOWED_URI_REGEXP: WEB_ADDRESS,
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+  RETURN_DOM_FRAGMENT: true,
+};
+
+/** @param {string} text */
+const escaped = (text) =>
+  text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
+
+class AnswerRenderer extends Renderer {
+  html({ text, block }) {
+    const shown = escaped(text).replace(RAW_TAGS, "<$1>");
+    return block ? `<p>${shown}</p>` : shown;
+  }
+
+  image({ href, text }) {
+    return `<a href="${escaped(href)}">Image: ${escaped(text || href)}</a>`;
+  }
+
+  heading({ tokens, depth }) {
+    // The page's own headings are levels 1 and 2.
+    const level = Math.min(6, depth + 2);
+    return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
+  }
+
+  checkbox({ checked }) {
+    return checked ? "☑ " : "☐ ";
+  }
+}
+
+const OPTIONS = { gfm: true, breaks: false, renderer: new AnswerRenderer() };
+
+/** One answer's text on the page. */
+export class MarkdownView {
+  /** @type {{raw: string, nodes: ChildNode[]}[]} */
+  #blocks = [];
+  #text = "";
+  #complete = false;
+
+  /** @param {HTMLElement} element */
+  constructor(element) {
+    this.element = element;
+  }
+
+  /**
+   * Show a text, which usually is the last one and a little more.
+   * @param {string} text
+   * @param {boolean} complete whether nothing more will come: only then are references to the end resolved
+   */
+  update(text, complete) {
+    text = text.replace(/\r\n?/g, "\n"); // as marked does, which counts what is left
+    if (text === this.#text && complete === this.#complete) return;
+    if ((complete && REFERENCE.test(text)) || !text.startsWith(this.#text)) this.#truncate(0);
+    this.#text = text;
+    this.#complete = complete;
+    // The last blocks may become something else yet: a paragraph a table, a list a longer list.
+    let keep = Math.max(0, this.#blocks.length - 2);
+    while (keep > 0 && this.#blocks[keep].nodes.length === 0) keep -= 1;
+    const known = this.#blocks.slice(0, keep).reduce((sum, block) => sum + block.raw.length, 0);
+    const tokens = new Lexer(OPTIONS).lex(text.slice(known));
+    tokens.forEach((token, index) => this.#show(keep + index, token));
+    this.#truncate(keep + tokens.length);
+  }
+
+  #show(index, token) {
+    if (this.#blocks[index]?.raw === token.raw) return;
+    const nodes = elementsOf(token);
+    const old = this.#blocks[index];
+    const next = this.#blocks.slice(index).find((block) => block.nodes.length)?.nodes[0] ?? null;
+    for (const node of nodes) this.element.insertBefore(node, next);
+    old?.nodes.forEach((node) => node.remove());
+    this.#blocks[index] = { raw: token.raw, nodes };
+  }
+
+  #truncate(count) {
+    for (const block of this.#blocks.splice(count)) block.nodes.forEach((node) => node.remove());
+  }
+}
+
+/** @returns {ChildNode[]} */
+function elementsOf(token) {
+  const html = new Parser(OPTIONS).parse([token]);
+  const fragment = DOMPurify.sanitize(html, PURIFY);
+  for (const pre of fragment.querySelectorAll("pre")) codeBlock(pre);
+  for (const link of fragment.querySelectorAll("a")) {
+    if (!WEB_ADDRESS.test(link.getAttribute("href") ?? "")) {
+      link.replaceWith(...link.childNodes);
+      continue;
+    }
+    link.target = "_blank";
+    link.rel = "noopener noreferrer";
+  }
+  for (const table of fragment.querySelectorAll("table")) scrollable(table, "Table");
+  // The empty corner of a table heads nothing, and would be read out as a heading.
+  for (const cell of fragment.querySelectorAll("th:empty")) cell.replaceWith(document.createElement("td"));
+  return [...fragment.children];
+}
+
+/** A wide table or code scrolls by itself and not the page, and by keyboard too. */
+function scrollable(element, label) {
+  const frame = document.createElement("div");
+  frame.className = "scrollable";
+  frame.tabIndex = 0;
+  frame.setAttribute("role", "region");
+  frame.setAttribute("aria-label", label);
+  element.replaceWith(frame);
+  frame.append(element);
+}
+
+function codeBlock(pre) {
+  const code = pre.firstElementChild;
+  const language = /^language-([\w+#.-]{1,30})$/.exec(code?.className ?? "")?.[1] ?? "";
+  code?.removeAttribute("class");
+  const block = document.createElement("div");
+  block.className = "code";
+  const head = document.createElement("div");
+  head.className = "code-head";
+  const name = document.createElement("span");
+  name.textContent = language || "text";
+  const copy = document.createElement("button");
+  copy.type = "button";
+  copy.className = "quiet";
+  copy.dataset.action = "copy-code";
+  copy.textContent = "Copy";
+  copy.setAttribute("aria-label", "Copy the code");
+  head.append(name, copy);
+  pre.replaceWith(block);
+  block.append(head, pre);
+  scrollable(pre, language ? `Code in ${language}` : "Code");
+}
