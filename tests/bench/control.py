@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import resource
 import socket
@@ -55,7 +56,8 @@ def child(module: str) -> Iterator[Child]:
         try:
             yield Child(process, ours)
         finally:
-            ours.close()  # the child ends when its line does
+            with contextlib.suppress(OSError):
+                ours.shutdown(socket.SHUT_RDWR)  # the child ends when its line does
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:

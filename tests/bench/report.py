@@ -14,9 +14,11 @@ from pathlib import Path
 import msgspec
 
 from tests.bench.measure import Plan, Results, Round
+from tests.bench.mock import HELD_DELTAS_PER_SECOND
 from tests.bench.servers import DIRECT
 
 PEERS = ("sglang-router", "nginx", "fastapi", "litellm")  # what ours is compared with
+COSTS = ("_us", "_ms", "_kib", "_mib")  # figures of which less is better
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,7 @@ def _titles(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "upstream_calls_per_question", "upstream calls per question"
     yield "gap_p50_ms", "paced: gap between deltas, p50 ms"
     yield "gap_p99_ms", "paced: gap between deltas, p99 ms"
+    yield "first@1_p50_ms", "time to first delta alone, p50 ms"
     for streams in (1, *plan.levels):
         among = "alone" if streams == 1 else f"beside {streams:,} open streams"
         for part in ("p50", "p99"):
@@ -72,11 +75,16 @@ def _titles(plan: Plan) -> Iterator[tuple[str, str]]:
     for streams in plan.levels:
         yield f"memory@{streams}_kib", f"memory per open stream at {streams:,}: PSS KiB"
     for streams in plan.levels:
-        yield f"delta@{streams}_us", f"CPU µs per delta at {streams:,} open streams, 2,000 deltas a second"
+        yield (
+            f"delta@{streams}_us",
+            f"CPU µs per delta at {streams:,} open streams, {HELD_DELTAS_PER_SECOND:,} deltas a second",
+        )
 
 
 def _row(key: str, title: str, results: Results) -> Row:
     by_server = {name: _series(key, name, results) for name in results.rounds}
+    if not key.startswith(("gap", "first")):  # it is no relay: only its times are of use
+        by_server.pop(DIRECT.name, None)
     values = {
         name: statistics.median(found) for name, series in by_server.items() if (found := _real(series))
     }
@@ -84,7 +92,11 @@ def _row(key: str, title: str, results: Results) -> Row:
     for name, series in by_server.items():
         for peer in PEERS:
             pairs = zip(series, by_server.get(peer, []), strict=False)
-            if name.startswith("chat_sse") and (found := _real([_ratio(*pair) for pair in pairs])):
+            if (
+                key.endswith(COSTS)
+                and name.startswith("chat_sse")
+                and (found := _real([_ratio(*pair) for pair in pairs]))
+            ):
                 ratios.setdefault(name, {})[peer] = statistics.median(found)
     return Row(key=key, title=title, values=values, ratios=ratios)
 
@@ -138,10 +150,10 @@ def _about(plan: Plan, load_before: Sequence[float]) -> dict[str, str]:
 def markdown(report: Report) -> str:
     """Write the tables."""
     parts = ["# Benchmark", *(f"- {name}: {value}" for name, value in report.about.items()), ""]
-    names = sorted(report.results.rounds, key=lambda name: (not name.startswith("chat_sse"), name))
+    names = sorted(report.results.rounds, key=_place)
     parts += [
         "Medians of the rounds; the servers take turns in each. Times are from the client's side.",
-        "`direct` is the upstream itself, whose times are subtracted from the others' to first delta.",
+        "`direct` is the upstream itself: the added times are what is more than its own in the same round.",
         "",
         *_table(
             ["", *names],
@@ -165,6 +177,13 @@ def markdown(report: Report) -> str:
         if peers:
             parts += ["", f"## {ours} as a multiple of", "", *_table(["", *peers], rows)]
     return "\n".join(parts) + "\n"
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Order the columns: ours, the peers, the upstream itself."""
+    if name.startswith("chat_sse"):
+        return 0, name
+    return (1 + PEERS.index(name) if name in PEERS else 1 + len(PEERS)), name
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
