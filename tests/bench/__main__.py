@@ -1,0 +1,109 @@
+"""The command: `python -m tests.bench --quick`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from tests.bench import report, servers
+from tests.bench.environments import Environment, Unavailable
+from tests.bench.measure import FULL, QUICK, measure
+from tests.bench.servers import REPOSITORY, Server
+
+ARTIFACTS = REPOSITORY / "tests" / ".artifacts"
+PLOT_SECONDS = 120.0
+MATPLOTLIB = Environment(name="plot", packages=("matplotlib==3.11.2",), before="2026-11-20")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--quick", is_flag=True, help="About a minute instead of ten: less of everything, no 4,000 streams."
+)
+@click.option("--only", default="", help="Servers to measure, with commas between, such as chat_sse,nginx.")
+@click.option("--rounds", type=click.IntRange(1, 20), help="How often each is measured.  [default: 3]")
+@click.option(
+    "--chat-sse",
+    "checkouts",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another checkout of ours, with its own .venv, to compare with; may be given again.",
+)
+@click.option("--workers", type=click.IntRange(2, 64), help="Also measure ours with so many processes.")
+@click.option(
+    "--redis", is_flag=True, help="Also measure ours with its log on Redis, whose cost counts as ours."
+)
+@click.option("--litellm", is_flag=True, help="Also measure LiteLLM, which takes minutes to install.")
+@click.option("--out", default=ARTIFACTS, type=click.Path(path_type=Path), help="Where the results go.")
+def main(
+    quick: bool,
+    only: str,
+    rounds: int | None,
+    checkouts: tuple[Path, ...],
+    workers: int | None,
+    redis: bool,
+    litellm: bool,
+    out: Path,
+) -> None:
+    """Measure what a delta and a stream cost, here and in the peers. Writes bench.md, .json and .png."""
+    load_before = os.getloadavg()
+    plan = QUICK if quick else FULL
+    plan = msgspec.structs.replace(plan, rounds=rounds or plan.rounds)
+    wanted = {name.strip() for name in only.split(",") if name.strip()}
+    offered = list(_servers(checkouts, workers, redis=redis, quick=quick, litellm=litellm))
+    if unknown := wanted - {server.name for server in offered}:
+        raise click.UsageError(
+            f"--only {', '.join(sorted(unknown))}: there is {', '.join(s.name for s in offered)}"
+        )
+    chosen = [server for server in offered if not wanted or server.name in wanted]
+
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        click.echo(f"{time.monotonic() - started:6.1f} s  {text}", err=True)
+
+    say(f"load average {load_before[0]:.2f}; measuring {', '.join(server.name for server in chosen)}")
+    made = report.make(plan, measure(plan, chosen, say), load_before)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(made)))
+    (out / "bench.md").write_text(report.markdown(made))
+    say(f"tables in {out / 'bench.md'}")
+    _plot(out)
+    say(f"plot in {out / 'bench.png'}")
+    click.echo(report.markdown(made))
+
+
+def _servers(
+    checkouts: tuple[Path, ...], workers: int | None, *, redis: bool, quick: bool, litellm: bool
+) -> Iterator[Server]:
+    yield servers.chat_sse()
+    for checkout in checkouts:
+        yield servers.chat_sse(checkout)
+    if redis:
+        yield servers.chat_sse(redis=True)
+    if workers:
+        yield servers.chat_sse(workers=workers, redis=True)  # several processes need a log that they share
+    yield servers.nginx()
+    yield servers.sglang_router(install=not quick)
+    yield servers.fastapi(install=True)
+    if litellm:
+        yield servers.litellm(install=True)
+
+
+def _plot(out: Path) -> None:
+    script = Path(__file__).with_name("plot.py")
+    try:
+        python = MATPLOTLIB.program("python", install=True)
+    except Unavailable as exc:
+        raise click.ClickException(f"no plot: {exc}") from exc
+    command = [python, str(script), str(out / "bench.json"), str(out / "bench.png")]
+    subprocess.run(command, check=True, timeout=PLOT_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

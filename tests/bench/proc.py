@@ -1,0 +1,52 @@
+"""What the kernel says of a process and all its children: processor time and memory.
+
+Sources: clock_getcpuclockid(3), proc_pid_stat(5), proc_pid_smaps_rollup(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+_PROC = Path("/proc")
+_SCHED = 2  # the clock of a process that counts nanoseconds; its number is made of this and the process's
+
+
+def family(pid: int) -> list[int]:
+    """List a process and its descendants."""
+    children: dict[int, list[int]] = {}
+    for folder in _PROC.iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):
+                # The second field is the name in brackets, which may hold anything.
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(folder.name))
+    found = [pid]
+    for member in found:
+        found.extend(children.get(member, []))
+    return found
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Sum the user and system time of processes, all their threads included.
+
+    This is utime + stime of /proc/<pid>/stat, read through the process's clock, which counts nanoseconds: the
+    file counts hundredths of a second, which is what 2,000 deltas cost.
+    """
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += time.clock_gettime((~pid << 3) | _SCHED)
+    return total
+
+
+def pss_bytes(pids: list[int]) -> int:
+    """Sum the proportional set size of processes: resident memory, shared pages divided by their users."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total

@@ -1,0 +1,325 @@
+"""The servers that are measured, and how each is started on loopback and ended by its pid.
+
+Each gets its leanest honest set-up: one process that works, its own defaults otherwise, no access log where
+it can be turned off. Ours keeps its log, a line for each answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from tests.bench import proc
+from tests.bench.environments import Environment, Unavailable
+from tests.bench.load import Target
+from tests.bench.mock import MODEL
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_SECONDS = 120.0  # LiteLLM imports for half a minute on a slow machine
+STOP_SECONDS = 5.0
+
+FASTAPI = Environment(
+    name="fastapi",
+    packages=("fastapi==0.165.0", "openai==3.54.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0"),
+    before="2026-11-20",
+)
+SGLANG = Environment(name="sglang-router", packages=("sglang-router==0.3.2",), before="2026-11-20")
+# Stolen versions of it have been on PyPI (1.82.7, 1.82.8, 1.107.0): this pin is moved by hand only.
+LITELLM = Environment(name="litellm", packages=("litellm[proxy]==1.108.11",), before="2026-11-20")
+
+QUESTION = msgspec.json.encode({"messages": [{"role": "user", "content": "PLAN"}]}).decode()
+OPENAI_QUESTION = msgspec.json.encode(
+    {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "PLAN"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+).decode()
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server is to run."""
+
+    port: int
+    upstream: str
+    """The mock's address, without a path."""
+    folder: Path
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """How a server runs at its place."""
+
+    command: Sequence[str]
+    target: Target
+    environ: Mapping[str, str] = msgspec.field(default_factory=dict)
+    companion: tuple[Sequence[str], int] | None = None
+    """A program that it needs, with its port: started before it, and measured with it."""
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """A server to measure. `prepare` raises Unavailable."""
+
+    name: str
+    prepare: Callable[[Place], Launch] | None
+    """None: the clients ask the mock itself, which is the ground that the times stand on."""
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A server under way."""
+
+    target: Target
+    roots: tuple[int, ...] = ()
+
+    def pids(self) -> list[int]:
+        """List its processes."""
+        return [pid for root in self.roots for pid in proc.family(root)]
+
+
+DIRECT = Server(name="direct", prepare=None)
+
+
+@contextmanager
+def run(server: Server, upstream_port: int, folder: Path) -> Iterator[Running]:
+    """Run a server until the exit. Raises Unavailable when it does not start."""
+    if server.prepare is None:
+        yield Running(target=openai_target(upstream_port))
+        return
+    upstream = f"http://127.0.0.1:{upstream_port}"
+    launch = server.prepare(Place(port=free_port(), upstream=upstream, folder=folder))
+    with ExitStack() as stack:
+        roots = []
+        if launch.companion:
+            command, port = launch.companion
+            roots.append(stack.enter_context(_process(command, {}, folder / "companion.log", port)))
+        log = folder / f"{server.name}.log"
+        main = stack.enter_context(_process(launch.command, launch.environ, log, launch.target.port))
+        yield Running(target=launch.target, roots=(main, *roots))
+
+
+@contextmanager
+def _process(command: Sequence[str], environ: Mapping[str, str], log: Path, port: int) -> Iterator[int]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=log.parent,  # where no .env lies
+            env={"PATH": os.environ["PATH"], "HOME": str(log.parent), **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        _await_listening(process, port, log)
+        yield process.pid
+    finally:
+        _stop(process)
+
+
+def _await_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            said = log.read_text(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+            raise Unavailable(f"not supported: {said[-1]}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.02)
+    raise Unavailable(f"did not listen within {START_SECONDS:g} s")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    members = proc.family(process.pid)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(STOP_SECONDS)
+
+
+def free_port() -> int:
+    """Find a loopback port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def openai_target(port: int, key: str = "bench") -> Target:
+    """Describe a server that speaks OpenAI's chat completions to its clients as well."""
+    return Target(
+        port=port,
+        path="/v1/chat/completions",
+        headers={"Authorization": f"Bearer {key}"},
+        question=OPENAI_QUESTION,
+        ending="[DONE]",
+    )
+
+
+def chat_sse(checkout: Path | None = None, *, workers: int = 1, redis: bool = False) -> Server:
+    """Ours: this checkout with the Python that runs this, or another one with its own `.venv`."""
+    name = "chat_sse" if checkout is None else f"chat_sse@{checkout.resolve().name}"
+    name += f"-workers-{workers}" if workers > 1 else ""
+    name += "-redis" if redis else ""
+
+    def prepare(place: Place) -> Launch:
+        python = Path(sys.executable) if checkout is None else checkout.resolve() / ".venv" / "bin" / "python"
+        if not python.exists():
+            raise Unavailable(f"no {python}: run `uv sync` there")
+        root = REPOSITORY if checkout is None else checkout.resolve()
+        environ = {
+            "PYTHONPATH": str(root),
+            "OPENAI_API_KEY": "bench",
+            "OPENAI_BASE_URL": f"{place.upstream}/v1",
+            "OPENAI_MODEL": MODEL,
+            "CHAT_SSE_PORT": str(place.port),
+            "CHAT_SSE_WORKERS": str(workers),
+            "CHAT_SSE_SHUTDOWN_GRACE": "0",
+            # One client asks everything here. Checkouts without these settings do not read them.
+            "CHAT_SSE_RATE_LIMIT": "off",
+            "CHAT_SSE_TOKEN_BUDGET": "off",
+            "CHAT_SSE_MAX_STREAMS": "100000",
+            "CHAT_SSE_MAX_STREAMS_PER_CLIENT": "100000",
+        }
+        companion = None
+        if redis:
+            _check_setting(python, environ, "redis_url")
+            port = free_port()
+            companion = (_redis(port), port)
+            environ["CHAT_SSE_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+        target = Target(port=place.port, path="/ask", headers={}, question=QUESTION, ending='{"type":"done"')
+        return Launch(
+            command=[str(python), "-m", "chat_sse"], target=target, environ=environ, companion=companion
+        )
+
+    return Server(name=name, prepare=prepare)
+
+
+def _check_setting(python: Path, environ: Mapping[str, str], field: str) -> None:
+    """Raise Unavailable when a checkout's settings lack a field: it would be ignored in silence."""
+    code = f"import sys, chat_sse.settings as s; sys.exit({field!r} not in s.Settings.__struct_fields__)"
+    if subprocess.run([python, "-c", code], env=environ, check=False, timeout=START_SECONDS).returncode:
+        raise Unavailable(f"not supported: it has no setting {field}")
+
+
+def _redis(port: int) -> list[str]:
+    program = shutil.which("redis-server")
+    if program is None:
+        raise Unavailable("redis-server is not installed")
+    return [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
+NGINX = """\
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx-error.log error;
+events {{ worker_connections 20000; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    keepalive_requests 1000000;
+    upstream mock {{
+        server {upstream};
+        keepalive 10000;
+        keepalive_requests 1000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass http://mock;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+        }}
+    }}
+}}
+"""
+
+
+def nginx() -> Server:
+    """Unbuffered pass-through: the least that any server in between can cost."""
+
+    def prepare(place: Place) -> Launch:
+        program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        if program is None:
+            raise Unavailable("nginx is not installed")
+        upstream = place.upstream.removeprefix("http://")
+        config = place.folder / "nginx.conf"
+        config.write_text(NGINX.format(folder=place.folder, upstream=upstream, port=place.port))
+        command = [program, "-p", str(place.folder), "-e", str(place.folder / "start.log"), "-c", str(config)]
+        return Launch(command=command, target=openai_target(place.port))
+
+    return Server(name="nginx", prepare=prepare)
+
+
+def fastapi(*, install: bool) -> Server:
+    """The same service as it is mostly written by hand."""
+
+    def prepare(place: Place) -> Launch:
+        command = [
+            *(FASTAPI.program("uvicorn", install=install), "--app-dir", str(Path(__file__).parent)),
+            *("--host", "127.0.0.1", "--port", str(place.port), "--log-level", "warning"),
+            *("--no-access-log", "--backlog", "4096", "--timeout-graceful-shutdown", "1", "fastapi_twin:app"),
+        ]
+        environ = {"OPENAI_API_KEY": "bench", "OPENAI_BASE_URL": f"{place.upstream}/v1"}
+        target = Target(port=place.port, path="/ask", headers={}, question=QUESTION, ending="[DONE]")
+        return Launch(command=command, target=target, environ=environ)
+
+    return Server(name="fastapi", prepare=prepare)
+
+
+def sglang_router(*, install: bool) -> Server:
+    """A gateway in Rust that hands chunks on unparsed."""
+
+    def prepare(place: Place) -> Launch:
+        command = [
+            *(SGLANG.program("smg", install=install), "launch", "--backend", "openai"),
+            *("--worker-urls", place.upstream, "--host", "127.0.0.1", "--port", str(place.port)),
+            *("--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())),
+            *("--log-level", "warn", "--shutdown-grace-period-secs", "1"),
+        ]
+        return Launch(command=command, target=openai_target(place.port))
+
+    return Server(name="sglang-router", prepare=prepare)
+
+
+def litellm(*, install: bool) -> Server:
+    """The gateway that most people name first."""
+    key = f"sk-{secrets.token_hex(24)}"
+
+    def prepare(place: Place) -> Launch:
+        config = place.folder / "litellm.json"  # YAML is read, of which JSON is a part
+        parameters = {"model": f"openai/{MODEL}", "api_base": f"{place.upstream}/v1", "api_key": "bench"}
+        models = [{"model_name": MODEL, "litellm_params": parameters}]
+        config.write_bytes(msgspec.json.encode({"model_list": models}))
+        command = [
+            *(LITELLM.program("litellm", install=install), "--config", str(config)),
+            *("--host", "127.0.0.1", "--port", str(place.port), "--num_workers", "1"),
+        ]
+        environ = {
+            "LITELLM_MASTER_KEY": key,
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_TELEMETRY": "False",
+        }
+        return Launch(command=command, target=openai_target(place.port, key), environ=environ)
+
+    return Server(name="litellm", prepare=prepare)

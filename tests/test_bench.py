@@ -1,0 +1,51 @@
+"""The benchmark works, whatever its figures are: those are for quiet machines, not for a test."""
+
+import math
+from pathlib import Path
+
+from tests.bench import report, servers
+from tests.bench.measure import Plan, measure
+
+TINY = Plan(
+    rounds=1,
+    idle_seconds=0.1,
+    paced_streams=3,
+    paced_deltas=5,
+    paced_microseconds=5000,
+    paced_starts_apart=0.001,
+    burst_streams=2,
+    burst_deltas=20,
+    short_streams=60,
+    first_streams=3,
+    growth_rounds=1,
+    levels=(2, 4),
+    level_seconds=0.2,
+    level_first_streams=3,
+    wait=20.0,
+)
+
+
+def test_the_benchmark_gives_every_figure_of_ours_without_an_error() -> None:
+    said: list[str] = []
+    made = report.make(TINY, measure(TINY, [servers.chat_sse()], said.append), (0.0, 0.0, 0.0))
+    assert made.unavailable == {}
+    assert made.errors == {"chat_sse": {}, "direct": {}}
+    assert len(said) == 2
+    missing = [row.key for row in made.rows if not math.isfinite(row.values.get("chat_sse", math.nan))]
+    assert missing == []
+    figures = made.results.rounds["chat_sse"][0].figures
+    assert all(
+        figures[key] > 0 for key in ("paced_us", "burst_us", "stream_us", "delta@4_us", "memory@0_mib")
+    )
+    # One paid call a question, over connections that are used again.
+    assert figures["upstream_calls_per_question"] == 1
+    assert figures["upstream_connections"] < TINY.short_streams
+    table = report.markdown(made)
+    assert all(f"| {row.title} |" in table for row in made.rows)
+
+
+def test_a_server_that_cannot_run_is_told_with_its_reason(tmp_path: Path) -> None:
+    never_synced = servers.chat_sse(tmp_path)
+    made = report.make(TINY, measure(TINY, [never_synced], lambda _: None), (0.0, 0.0, 0.0))
+    assert "uv sync" in made.unavailable[never_synced.name]
+    assert f"{never_synced.name}: not measured, no " in report.markdown(made)
