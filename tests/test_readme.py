@@ -74,6 +74,16 @@ def test_the_examples_for_a_page_run_in_a_browser(
     assert upstream.paid_calls == 1
 
 
+def test_the_client_modules_example_runs_in_a_browser(
+    at_the_service: Page, service: RunningService, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("Hel"), Pause(0.7), Say("lo"), Finish())
+    code = example("js", "ask.js").replace(ADDRESS, service.url)
+    code = re.sub(r'^import (\{.*\}) from (".*");', r"const \1 = await import(\2);", code)
+    assert at_the_service.evaluate(f"async () => {{ {code}\nreturn text; }}") == "Hello"
+    assert upstream.paid_calls == 1
+
+
 def test_the_error_bodys_example_has_the_fields_that_errors_have(service: RunningService) -> None:
     shown = msgspec.json.decode(example("json", "for the person"))
     assert set(shown) == set(httpx2.get(f"{service.url}/nowhere").json())
