@@ -62,7 +62,8 @@ HEAD = (
     b"Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 START = HEAD + _event({"role": "assistant", "content": ""})
-DELTA = _event({"content": f" word{MARK}"})
+# Words change from delta to delta: a gateway may end an answer that says the same a hundred times (LiteLLM).
+DELTAS = tuple(_event({"content": f" {word}{MARK}"}) for word in ("amber", "birch", "cedar", "delta"))
 FINISH = (
     _event({}, "stop")
     + _event(None, usage={"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18})
@@ -80,7 +81,7 @@ MODELS = (
 
 @functools.cache
 def _burst(deltas: int) -> bytes:
-    return START + DELTA * deltas + FINISH
+    return START + b"".join(DELTAS[index % len(DELTAS)] for index in range(deltas)) + FINISH
 
 
 class Counts:
@@ -99,6 +100,7 @@ class Call(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._counts = counts
         self._buffer = b""
+        self._sent = 0
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.WriteTransport
 
@@ -129,7 +131,8 @@ class Call(asyncio.Protocol):
             self.transport.write(_burst(deltas))
             self._end()
             return
-        self.transport.write(START + DELTA)
+        self.transport.write(START + DELTAS[0])
+        self._sent = 1
         if mode == b"held":
             self._counts.held.append(self)
         else:
@@ -142,8 +145,13 @@ class Call(asyncio.Protocol):
         else:
             self._timer = self._loop.call_at(due, self._step, due, left, seconds)
 
+    def delta(self) -> None:
+        """Send one more."""
+        self.transport.write(DELTAS[self._sent % len(DELTAS)])
+        self._sent += 1
+
     def _step(self, due: float, left: int, seconds: float) -> None:
-        self.transport.write(DELTA)
+        self.delta()
         self._pace(due + seconds, left - 1, seconds)
 
     def _finish(self) -> None:
@@ -166,7 +174,7 @@ async def _feed(held: deque[Call]) -> None:
         while owed >= 1 and held:
             call = held.popleft()
             if not call.transport.is_closing():
-                call.transport.write(DELTA)
+                call.delta()
                 held.append(call)
                 owed -= 1
 

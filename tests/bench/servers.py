@@ -37,7 +37,7 @@ FASTAPI = Environment(
 )
 SGLANG = Environment(name="sglang-router", packages=("sglang-router==0.3.2",), before="2026-11-20")
 # Stolen versions of it have been on PyPI (1.82.7, 1.82.8, 1.107.0): this pin is moved by hand only.
-LITELLM = Environment(name="litellm", packages=("litellm[proxy]==1.108.11",), before="2026-11-20")
+LITELLM = Environment(name="litellm", packages=("litellm[proxy]==1.106.2",), before="2026-11-20")
 
 QUESTION = msgspec.json.encode({"messages": [{"role": "user", "content": "PLAN"}]}).decode()
 OPENAI_QUESTION = msgspec.json.encode(
