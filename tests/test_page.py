@@ -71,6 +71,7 @@ def service(upstream_port: int) -> Iterator[RunningService]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=WAIT_MS)
     with chromium() as running:
         yield running
 
@@ -540,6 +541,31 @@ def test_a_long_answer_is_drawn_at_most_once_a_frame_while_it_grows(
     expect(reader.prose.locator("p")).to_have_count(500, timeout=WAIT_MS)
     drawings, frames = reader.page.evaluate("[window.drawings, window.frameCount]")
     assert 2 <= drawings <= frames + 2  # the first and the last may fall between two frames
+
+
+def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Visit) -> None:
+    paragraph = "A sentence with **bold**, `code` and [a link](https://example.org/) in it. " * 5 + "\n\n"
+    made, kept = visit().page.evaluate(
+        """async (paragraph) => {
+          const { MarkdownView } = await import("/page/markdown.js");
+          const view = new MarkdownView(document.createElement("div"));
+          let made = 0;
+          const count = (records) => records.forEach(({ addedNodes }) => (made += addedNodes.length));
+          const observer = new MutationObserver(count);
+          observer.observe(view.element, { childList: true });
+          let text = "";
+          for (let part = 0; part < 1000; part += 1) {
+            text += paragraph.slice(...(part % 2 ? [200] : [0, 200]));
+            view.update(text, false);
+          }
+          view.update(text, true);
+          count(observer.takeRecords());
+          return [made, view.element.childElementCount];
+        }""",
+        paragraph,
+    )
+    assert kept == 500
+    assert made <= 1000  # each paragraph when it begins and when it is whole; all of them would be 250,000
 
 
 def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit: Visit) -> None:
