@@ -2,14 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import open_page, screenshot
+from tests.browser import chromium
 from tests.service import RunningService
 from tests.upstream import Finish, Say, ScriptedUpstream
+
+ARTIFACTS = Path(__file__).parent / ".artifacts"
+
+WAIT_MILLISECONDS = 20_000
+expect.set_options(timeout=WAIT_MILLISECONDS)
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep a picture for a person to look at."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
 
 
 @contextmanager
@@ -17,7 +29,9 @@ def clean_page(service: RunningService, path: str) -> Iterator[Page]:
     """Open a page; at the exit nothing may have gone elsewhere or been blocked, and no script have failed."""
     elsewhere: list[str] = []
     faults: list[str] = []
-    with open_page() as page:
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(WAIT_MILLISECONDS)
         page.on("request", lambda sent: elsewhere.append(sent.url))
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
