@@ -41,7 +41,7 @@ from chat_sse.errors import (
     UpstreamUnavailable,
 )
 from chat_sse.events import Delta, Done, Event, Start, Usage
-from chat_sse.formats import sse
+from chat_sse.formats import ai_sdk, json_body, sse, text
 from chat_sse.messages import AskRequest
 
 Json: TypeAlias = dict[str, Any]
@@ -154,8 +154,8 @@ def _path_parameter(name: str) -> Json:
 
 def _schemas() -> Json:
     """Give the schemas of all message types, under their class names."""
-    (_, event, _), components = msgspec.json.schema_components(
-        (AskRequest, Event, ErrorBody), ref_template="#/components/schemas/{name}"
+    (_, event, *_), components = msgspec.json.schema_components(
+        (AskRequest, Event, ErrorBody, json_body.Answer), ref_template="#/components/schemas/{name}"
     )
     for schema in components.values():
         if "description" in schema:
@@ -198,8 +198,8 @@ def _error_response(status: int, kinds: Sequence[type[ChatError]]) -> Json:
     }
 
 
-def _stream_example() -> str:
-    """Encode an answer as it goes over the wire."""
+def _answer_examples() -> dict[str, Any]:
+    """Encode one answer in each format, as it goes over the wire. By the formats' names."""
     stream_id = "8f3c1d5e9a7b42608f3c1d5e9a7b4260"
     usage = Usage(prompt_tokens=10, completion_tokens=8, total_tokens=18)
     answer = (
@@ -208,7 +208,13 @@ def _stream_example() -> str:
         Delta(" there!"),
         Done(finish_reason="stop", usage=usage),
     )
-    return sse.encode(stream_id, 0, [msgspec.json.encode(event) for event in answer]).decode()
+    entries = [msgspec.json.encode(event) for event in answer]
+    return {
+        sse.SseFormat.name: sse.encode(stream_id, 0, entries).decode(),
+        text.TextFormat.name: text.encode(entries)[0].decode(),
+        json_body.JsonFormat.name: msgspec.to_builtins(json_body.collect(entries)),
+        ai_sdk.AiSdkFormat.name: ai_sdk.UiMessageEncoder().encode(entries).decode(),
+    }
 
 
 ERROR_BODY: Json = {"$ref": "#/components/schemas/ErrorBody"}
@@ -219,7 +225,10 @@ DETAILS: Mapping[str, str] = {
     "not_found": "GET /nothing",
     "stream_not_found": "no answer has this id, or it has expired",
     "method_not_allowed": "PUT /ask",
-    "not_acceptable": "?format= offers sse",
+    "not_acceptable": (
+        "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain), "
+        "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream)"
+    ),
     "request_timeout": "the body did not arrive within 30 seconds",
     "payload_too_large": "the body may hold 1048576 bytes at most",
     "unsupported_media_type": "Content-Type must be application/json",
@@ -255,16 +264,32 @@ SERVER_SENT_EVENT: Json = {
     },
 }
 
+EXAMPLES = _answer_examples()
+
 # `itemSchema` is how 3.2 describes a stream. Its readers of today show it only beside a `schema` for the
-# whole, and an example only where it is one literal text.
+# whole, and an example only where it is literal text.
 EVENT_STREAM: Json = {
     "itemSchema": {"$ref": "#/components/schemas/ServerSentEvent"},
     "schema": {"type": "array", "items": {"$ref": "#/components/schemas/ServerSentEvent"}},
-    "example": _stream_example(),
+    "examples": {
+        "sse": {"summary": "The default", "value": EXAMPLES["sse"]},
+        "ai-sdk": {
+            "summary": "?format=ai-sdk: the AI SDK's UI message stream, with events of its own",
+            "value": EXAMPLES["ai-sdk"],
+        },
+    },
 }
+CHAT_STREAM: Json = {"schema": {"type": "array"}, "example": EXAMPLES["ai-sdk"]}
 
-# What an answer can look like, by media type; a new format is a new line here and in PARAMETERS["Format"].
-ANSWER: Mapping[str, Json] = {sse.SseFormat.media_type: EVENT_STREAM}
+# What an answer can look like, by media type; a new format is a line here and in `_answer_examples`.
+ANSWER: Mapping[str, Json] = {
+    sse.SseFormat.media_type: EVENT_STREAM,
+    text.TextFormat.media_type: {"schema": {"type": "string"}, "example": EXAMPLES["text"]},
+    json_body.JsonFormat.media_type: {
+        "schema": {"$ref": "#/components/schemas/Answer"},
+        "example": EXAMPLES["json"],
+    },
+}
 
 HEADERS: Json = {
     "ContentLocation": {
@@ -290,6 +315,10 @@ PATH_PARAMETERS: Mapping[str, Json] = {
         "description": "The answer's id, from `Content-Location` or the `start` event.",
         "schema": {"type": "string"},
     },
+    "chat_id": {
+        "description": "The chat's id: the `id` in the body of the question.",
+        "schema": {"type": "string"},
+    },
 }
 
 
@@ -307,7 +336,7 @@ PARAMETERS: Json = {
         "format",
         "query",
         "The answer's format. It wins over `Accept`; without both it is the server's default.",
-        enum=[sse.SseFormat.name],
+        enum=list(EXAMPLES),
     ),
     "IdempotencyKey": _parameter(
         "Idempotency-Key",
@@ -369,6 +398,12 @@ ACCEPTED: Json = {
     "description": "Asked with `Prefer: respond-async`. Read the answer at `Location`.",
     "headers": _header("Content-Location", "Location"),
 }
+RUNNING: Json = {
+    "description": "The chat's running answer, from its start.",
+    "headers": _header("Content-Location"),
+    "content": {ai_sdk.AiSdkFormat.media_type: CHAT_STREAM},
+}
+NOT_RUNNING: Json = {"description": "No answer of this chat is running.", "headers": _header()}
 READ_TO_THE_END: Json = {
     "description": "`Last-Event-ID` was the answer's last event. 204 ends an `EventSource` for good.",
     "headers": _header(),
@@ -444,7 +479,10 @@ def _page(media_type: str, description: str) -> Operation:
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/ask"): Operation(
         tag="Ask",
-        description="With `Last-Event-ID` it reads on instead; after the last event that event comes again.",
+        description=(
+            "Messages may also be the AI SDK's, with `parts`.\n\n"
+            "With `Last-Event-ID` it reads on instead; after the last event that event comes again."
+        ),
         parameters=("Format", "IdempotencyKey", "LastEventId", "Prefer"),
         body=QUESTIONS,
         responses={"200": ANSWERED, "202": ACCEPTED},
@@ -463,6 +501,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         parameters=("Format", "LastEventId", "LastEventIdInQuery"),
         responses={"200": ANSWERED, "204": READ_TO_THE_END},
         errors=(InvalidRequest, StreamNotFound, NotAcceptable, InternalError),
+    ),
+    ("GET", "/ask/{chat_id}/stream"): Operation(
+        tag="Ask",
+        description="The AI SDK's `resumeStream`, and so in its format where `format` names no other.",
+        parameters=("Format",),
+        responses={"200": RUNNING, "204": NOT_RUNNING},
+        errors=(NotAcceptable, InternalError),
     ),
     ("DELETE", "/ask/{stream_id}"): Operation(
         tag="Ask",

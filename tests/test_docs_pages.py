@@ -46,10 +46,11 @@ def test_swagger_ui_shows_every_operation_and_the_stream_and_asks_the_real_servi
 ) -> None:
     upstream.answer(Say("from the "), Say("real service"), Finish("stop"))
     with clean_page(service, "/docs") as page:
-        expect(page.locator(".opblock-summary")).to_have_count(9)
+        expect(page.locator(".opblock-summary")).to_have_count(10)
         page.locator("#operations-Ask-ask .opblock-summary-control").click()
         operation = page.locator("#operations-Ask-ask")
         example = operation.locator(".response", has_text="The answer, as it comes.")
+        example.locator(".response-controls select").first.select_option("text/event-stream")
         expect(example).to_contain_text('data: {"type":"delta","content":"Hello"}')
         screenshot(page, "docs-swagger-operation")
         operation.get_by_role("button", name="Try it out").click()
@@ -78,7 +79,13 @@ def test_swagger_ui_asks_by_url_as_well(service: RunningService, upstream: Scrip
 def test_redoc_shows_every_operation_and_the_stream(service: RunningService) -> None:
     with clean_page(service, "/redoc") as page:
         expect(page.get_by_text("API docs by")).to_be_visible()
-        for operation in ("post /ask", "get /ask", "get /ask/{stream_id}", "delete /ask/{stream_id}"):
+        for operation in (
+            "post /ask",
+            "get /ask",
+            "get /ask/{stream_id}",
+            "get /ask/{chat_id}/stream",
+            "delete /ask/{stream_id}",
+        ):
             expect(page.get_by_role("link", name=operation, exact=True)).to_be_visible()
         page.get_by_role("link", name="post /ask", exact=True).click()
         example = page.locator("code", has_text="retry: 2000").first

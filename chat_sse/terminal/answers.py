@@ -14,7 +14,7 @@ import httpx2
 import msgspec
 
 from chat_sse.errors import ErrorBody
-from chat_sse.events import Done, Event, Failure
+from chat_sse.events import Done, Event, Failure, decode_event
 
 # How long to try again without hearing anything. An answer that nobody reads is cancelled in less.
 RECONNECT_SECONDS = 30.0
@@ -25,8 +25,6 @@ MAX_RETRY_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # What proxies say while the service behind them restarts.
 PASSING = (502, 503, 504)
-
-_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
 class Unreachable(Exception):
@@ -97,7 +95,7 @@ class Answer:
                 self._headers["Last-Event-ID"] = received.id
                 if received.retry is not None:
                     self._retry_seconds = min(received.retry / 1000, MAX_RETRY_SECONDS)
-                yield _decoder.decode(received.data)
+                yield decode_event(received.data.encode())
         raise _Broken("the service closed the connection")
 
     def _admit(self, response: httpx2.Response) -> None:
