@@ -67,6 +67,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be said of one route beside what it says itself."""
 
     tag: str
+    summary: str = ""
+    """Where the handler's docstring does not say it."""
     description: str = ""
     parameters: Sequence[str] = ()
     """Names of PARAMETERS."""
@@ -126,7 +128,7 @@ def _operation(route: Route, method: str) -> Json:
     known = OPERATIONS[method, route.path_format]
     told: Json = {
         "operationId": route.name,
-        "summary": _summary(route),
+        "summary": known.summary or _summary(route),
         "tags": [known.tag],
         "parameters": [
             *(_path_parameter(name) for name in route.param_convertors),
@@ -471,9 +473,9 @@ def _status(state: str) -> Json:
     }
 
 
-def _page(media_type: str, description: str) -> Operation:
+def _page(media_type: str, description: str, summary: str = "") -> Operation:
     ok = {"description": description, "headers": _header(), "content": {media_type: {}}}
-    return Operation(tag="Pages", responses={"200": ok})
+    return Operation(tag="Pages", summary=summary, responses={"200": ok})
 
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
@@ -517,6 +519,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/healthz"): Operation(tag="Operate", responses={"200": _status("ok")}),
     ("GET", "/readyz"): Operation(tag="Operate", responses={"200": _status("ready")}, errors=(Draining,)),
+    ("GET", "/"): _page("text/html", "The chat page", summary="Chat with the service"),
     ("GET", "/docs"): _page("text/html", "Swagger UI"),
     ("GET", "/redoc"): _page("text/html", "Redoc"),
     ("GET", "/openapi.json"): _page("application/json", "OpenAPI 3.2"),
