@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from chat_sse import page
+from chat_sse.docs.pages import documentation
 from chat_sse.endpoints import Service, routes
 from chat_sse.errors import ChatError
 from chat_sse.formats.ai_sdk import AiSdkFormat
@@ -48,6 +49,7 @@ def create_app(
     """
     settings = settings or load_settings(os.environ)
     quiet_content_loggers()
+    serving = [*routes(), *page.routes()]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
@@ -61,7 +63,7 @@ def create_app(
             yield {"service": _service(settings, answering, relay)}
 
     return Starlette(
-        routes=[*routes(), *page.routes()],
+        routes=[*serving, *documentation(serving)],
         lifespan=lifespan,
         middleware=[
             Middleware(RequestLog),

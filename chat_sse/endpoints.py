@@ -67,7 +67,7 @@ async def ask(request: Request) -> Response:
 
 
 async def ask_by_url(request: Request) -> Response:
-    """GET /ask: the same for clients that can only open a URL, such as EventSource."""
+    """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
     fmt = _format(request)
     if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
         return await _resume(request, fmt, place)

@@ -58,7 +58,14 @@ _PAGE_HEADERS = {
 def routes() -> list[Route]:
     """Give the page at `/`, the client module beside `/ask`, and their parts under `/page/`."""
     files = [path for path in sorted(FOLDER.rglob("*")) if path.suffix in MEDIA_TYPES]
-    return [Route(_address(path), _serve(path), methods=["GET"]) for path in files]
+    return [_route(_address(path), path) for path in files]
+
+
+def _route(address: str, path: Path) -> Route:
+    # The OpenAPI document tells of the page, and not of its parts.
+    told = address == "/"
+    name = "chat_page" if told else path.name
+    return Route(address, _serve(path), methods=["GET"], name=name, include_in_schema=told)
 
 
 def _address(path: Path) -> str:

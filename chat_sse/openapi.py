@@ -1,0 +1,526 @@
+"""The OpenAPI document: the routes, told with the message types, the events and the error tree.
+
+Paths, methods, path parameters, operation ids and summaries are those of the routes; schemas and their
+descriptions are those of the msgspec types; examples are encoded by the code that answers. What no code
+says stands in OPERATIONS, one entry a route: a route without one cannot be documented (KeyError), an entry
+without a route is found by a test.
+
+Source: OpenAPI 3.2.0, https://spec.openapis.org/oas/v3.2.0.html; "4.14.5 Sequential Media Types" for the
+event stream.
+"""
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+import msgspec
+from starlette.routing import Route
+
+from chat_sse import __version__
+from chat_sse.errors import (
+    ChatError,
+    Draining,
+    ErrorBody,
+    InternalError,
+    InvalidRequest,
+    KeyReused,
+    MethodNotAllowed,
+    NotAcceptable,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+    StreamNotFound,
+    UnsupportedMediaType,
+    UpstreamAuthentication,
+    UpstreamProtocol,
+    UpstreamRateLimit,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from chat_sse.events import Delta, Done, Event, Start, Usage
+from chat_sse.formats import ai_sdk, json_body, sse, text
+from chat_sse.messages import AskRequest
+
+Json: TypeAlias = dict[str, Any]
+
+EVENT_ID = r"^[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})$"
+MAX_KEY_CHARS = 255
+
+DESCRIPTION = """\
+Ask a question with its history, read the answer as server-sent events.
+
+**One question costs one paid call upstream, whatever the network does, and every answer ends with exactly
+one terminal event: `done` or `error`.**
+
+- A broken reader comes back with `Last-Event-ID` and reads on. That never asks upstream again.
+- A question sent again with the same `Idempotency-Key` attaches to the same answer.
+- An answer that nobody reads is cancelled after a while; `DELETE` stops it at once.
+- Every error, as a response or as the stream's last event, has the same body: `ErrorBody`.
+- Every response has an `X-Request-Id`; send your own and it is kept.
+"""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be said of one route beside what it says itself."""
+
+    tag: str
+    summary: str = ""
+    """Where the handler's docstring does not say it."""
+    description: str = ""
+    parameters: Sequence[str] = ()
+    """Names of PARAMETERS."""
+    body: Json | None = None
+    responses: Mapping[str, Json]
+    errors: Sequence[type[ChatError]] = ()
+
+
+# Before an answer has begun, these can come from any operation that asks.
+ASKING = (
+    InvalidRequest,
+    StreamNotFound,
+    NotAcceptable,
+    KeyReused,
+    InternalError,
+    UpstreamAuthentication,
+    UpstreamRateLimit,
+    UpstreamRejected,
+    UpstreamUnavailable,
+    UpstreamTimeout,
+    UpstreamProtocol,
+    Overloaded,
+    Draining,
+)
+# Those that may say when to come back.
+HAVE_RETRY_AFTER = (UpstreamRateLimit, UpstreamTimeout, UpstreamUnavailable, Overloaded)
+
+
+def document(routes: Iterable[Route]) -> Json:
+    """Describe these routes. Raises KeyError for one that has no entry in OPERATIONS."""
+    paths: dict[str, Json] = {}
+    for route in routes:
+        if route.include_in_schema:
+            for method in sorted((route.methods or set()) - {"HEAD"}):  # every GET answers HEAD as well
+                paths.setdefault(route.path_format, {})[method.lower()] = _operation(route, method)
+    return {
+        "openapi": "3.2.0",
+        "info": {
+            "title": "chat_sse",
+            "version": __version__,
+            "summary": "A small chat backend",
+            "description": DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "This service"}],
+        "tags": [
+            {"name": "Ask", "description": "Ask, read on, stop."},
+            {"name": "Operate", "description": "For load balancers and operators."},
+            {"name": "Pages", "description": "For people."},
+        ],
+        "paths": paths,
+        "components": {"schemas": _schemas(), "parameters": PARAMETERS, "headers": HEADERS},
+    }
+
+
+def _operation(route: Route, method: str) -> Json:
+    known = OPERATIONS[method, route.path_format]
+    told: Json = {
+        "operationId": route.name,
+        "summary": known.summary or _summary(route),
+        "tags": [known.tag],
+        "parameters": [
+            *(_path_parameter(name) for name in route.param_convertors),
+            *({"$ref": f"#/components/parameters/{name}"} for name in (*known.parameters, "RequestId")),
+        ],
+        "responses": {**known.responses, **_error_responses(known.errors), "default": ANY_ERROR},
+    }
+    if known.description:
+        told["description"] = known.description
+    if known.body:
+        told["requestBody"] = known.body
+    return told
+
+
+def _summary(route: Route) -> str:
+    """Take the first line of the handler's docstring, without the method and path that it may begin with."""
+    text = (inspect.getdoc(route.endpoint) or "").partition("\n")[0]
+    text = re.sub(r"^[A-Z]+ /\S*: ", "", text).removesuffix(".").replace("`", "")  # no Markdown here
+    return text[:1].upper() + text[1:]
+
+
+def _path_parameter(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, **PATH_PARAMETERS[name]}
+
+
+def _schemas() -> Json:
+    """Give the schemas of all message types, under their class names."""
+    (_, event, *_), components = msgspec.json.schema_components(
+        (AskRequest, Event, ErrorBody, json_body.Answer), ref_template="#/components/schemas/{name}"
+    )
+    for schema in components.values():
+        if "description" in schema:
+            # With its indentation a docstring would be a block of code in Markdown.
+            schema["description"] = inspect.cleandoc(schema["description"])
+    return {
+        **components,
+        "Event": {"title": "Event", "description": "The `data` of one server-sent event.", **event},
+        "ServerSentEvent": SERVER_SENT_EVENT,
+    }
+
+
+def _header(*names: str) -> Json:
+    refs = {"Content-Location": "ContentLocation", "Location": "Location", "Retry-After": "RetryAfter"}
+    found = {name: {"$ref": f"#/components/headers/{refs[name]}"} for name in names}
+    return {**found, "X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+
+
+def _error_responses(kinds: Sequence[type[ChatError]]) -> dict[str, Json]:
+    """Describe errors, one response a status, one example a code."""
+    by_status: dict[int, list[type[ChatError]]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(kind)
+    return {str(status): _error_response(status, found) for status, found in sorted(by_status.items())}
+
+
+def _error_response(status: int, kinds: Sequence[type[ChatError]]) -> Json:
+    retries = any(issubclass(kind, HAVE_RETRY_AFTER) for kind in kinds)
+    examples = {
+        kind.code: {
+            "summary": inspect.cleandoc(kind.content),
+            "value": msgspec.to_builtins(kind(DETAILS[kind.code]).body("c0ffee0123456789")),
+        }
+        for kind in kinds
+    }
+    return {
+        "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in examples)}",
+        "headers": _header("Retry-After") if retries else _header(),
+        "content": {"application/json": {"schema": ERROR_BODY, "examples": examples}},
+    }
+
+
+def _answer_examples() -> dict[str, Any]:
+    """Encode one answer in each format, as it goes over the wire. By the formats' names."""
+    stream_id = "8f3c1d5e9a7b42608f3c1d5e9a7b4260"
+    usage = Usage(prompt_tokens=10, completion_tokens=8, total_tokens=18)
+    answer = (
+        Start(id=stream_id, model="gpt-4o-mini"),
+        Delta("Hello"),
+        Delta(" there!"),
+        Done(finish_reason="stop", usage=usage),
+    )
+    entries = [msgspec.json.encode(event) for event in answer]
+    return {
+        sse.SseFormat.name: sse.encode(stream_id, 0, entries).decode(),
+        text.TextFormat.name: text.encode(entries)[0].decode(),
+        json_body.JsonFormat.name: msgspec.to_builtins(json_body.collect(entries)),
+        ai_sdk.AiSdkFormat.name: ai_sdk.UiMessageEncoder().encode(entries).decode(),
+    }
+
+
+ERROR_BODY: Json = {"$ref": "#/components/schemas/ErrorBody"}
+
+# What an error's `details` may look like, by its code.
+DETAILS: Mapping[str, str] = {
+    "invalid_request": "Object missing required field `messages`",
+    "not_found": "GET /nothing",
+    "stream_not_found": "no answer has this id, or it has expired",
+    "method_not_allowed": "PUT /ask",
+    "not_acceptable": (
+        "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain), "
+        "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream)"
+    ),
+    "request_timeout": "the body did not arrive within 30 seconds",
+    "payload_too_large": "the body may hold 1048576 bytes at most",
+    "unsupported_media_type": "Content-Type must be application/json",
+    "idempotency_key_reused": "this key was used with another body",
+    "internal_error": "",
+    "overloaded": "the question with this key has just failed",
+    "server_draining": "",
+    "authentication_error": "upstream answered 401: Incorrect API key provided: [secret].",
+    "rate_limit_error": "upstream answered 429: Rate limit reached",
+    "invalid_request_error": "upstream answered 400: The request is not valid.",
+    "service_unavailable_error": "upstream cannot be reached",
+    "timeout_error": "upstream was silent, or the answer took, for too long",
+    "upstream_protocol_error": "upstream answered with something that is no event stream",
+}
+
+SERVER_SENT_EVENT: Json = {
+    "title": "ServerSentEvent",
+    "description": "One event, as an `EventSource` reads it. Events have no name, so `onmessage` sees all.",
+    "type": "object",
+    "required": ["id", "data"],
+    "properties": {
+        "id": {
+            "type": "string",
+            "pattern": EVENT_ID,
+            "description": "The answer's id and the event's number. Send the last one as `Last-Event-ID`.",
+        },
+        "retry": {"type": "integer", "description": "Milliseconds before a reconnect; on the first event."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/Event"},
+        },
+    },
+}
+
+EXAMPLES = _answer_examples()
+
+# `itemSchema` is how 3.2 describes a stream. Its readers of today show it only beside a `schema` for the
+# whole, and an example only where it is literal text.
+EVENT_STREAM: Json = {
+    "itemSchema": {"$ref": "#/components/schemas/ServerSentEvent"},
+    "schema": {"type": "array", "items": {"$ref": "#/components/schemas/ServerSentEvent"}},
+    "examples": {
+        "sse": {"summary": "The default", "value": EXAMPLES["sse"]},
+        "ai-sdk": {
+            "summary": "?format=ai-sdk: the AI SDK's UI message stream, with events of its own",
+            "value": EXAMPLES["ai-sdk"],
+        },
+    },
+}
+CHAT_STREAM: Json = {"schema": {"type": "array"}, "example": EXAMPLES["ai-sdk"]}
+
+# What an answer can look like, by media type; a new format is a line here and in `_answer_examples`.
+ANSWER: Mapping[str, Json] = {
+    sse.SseFormat.media_type: EVENT_STREAM,
+    text.TextFormat.media_type: {"schema": {"type": "string"}, "example": EXAMPLES["text"]},
+    json_body.JsonFormat.media_type: {
+        "schema": {"$ref": "#/components/schemas/Answer"},
+        "example": EXAMPLES["json"],
+    },
+}
+
+HEADERS: Json = {
+    "ContentLocation": {
+        "description": "Where the answer is: `GET` it to read on, `DELETE` it to stop it.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "Location": {
+        "description": "The address to read the answer at.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "RequestId": {
+        "description": "The id under which the operator finds this request.",
+        "schema": {"type": "string"},
+    },
+    "RetryAfter": {
+        "description": "Seconds to wait before asking again, where that is known.",
+        "schema": {"type": "integer"},
+    },
+}
+
+PATH_PARAMETERS: Mapping[str, Json] = {
+    "stream_id": {
+        "description": "The answer's id, from `Content-Location` or the `start` event.",
+        "schema": {"type": "string"},
+    },
+    "chat_id": {
+        "description": "The chat's id: the `id` in the body of the question.",
+        "schema": {"type": "string"},
+    },
+}
+
+
+def _parameter(name: str, place: str, description: str, **schema: Any) -> Json:
+    return {
+        "name": name,
+        "in": place,
+        "description": description,
+        "schema": {"type": "string", **schema},
+    }
+
+
+PARAMETERS: Json = {
+    "Format": _parameter(
+        "format",
+        "query",
+        "The answer's format. It wins over `Accept`; without both it is the server's default.",
+        enum=list(EXAMPLES),
+    ),
+    "IdempotencyKey": _parameter(
+        "Idempotency-Key",
+        "header",
+        "The same key with the same body attaches to the same answer, so that sending again is never paid "
+        "for twice. Any text that is new for each question, such as a UUID.",
+        minLength=1,
+        maxLength=MAX_KEY_CHARS,
+    ),
+    "LastEventId": _parameter(
+        "Last-Event-ID",
+        "header",
+        "Read on after this event. Everything else in the request is ignored then, and nothing is asked.",
+        pattern=EVENT_ID,
+    ),
+    "LastEventIdInQuery": _parameter(
+        "last_event_id",
+        "query",
+        "`Last-Event-ID` for clients that cannot send headers.",
+        pattern=EVENT_ID,
+    ),
+    "Prefer": _parameter(
+        "Prefer",
+        "header",
+        "`respond-async` answers 202 with the address of the answer, to hand to `new EventSource()`.",
+    ),
+    "RequestId": _parameter(
+        "X-Request-Id",
+        "header",
+        "An id of yours for this request; any other text is replaced by one of ours.",
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+    ),
+    "Q": _parameter("q", "query", "The question, alone. Either this or `messages`.", minLength=1),
+    "Messages": {
+        "name": "messages",
+        "in": "query",
+        "description": "The whole conversation as JSON, as in the body of `POST /ask`.",
+        "content": {
+            "application/json": {
+                "schema": {"type": "array", "items": {"$ref": "#/components/schemas/Message"}, "minItems": 1}
+            }
+        },
+    },
+    "Id": _parameter(
+        "id",
+        "query",
+        "An `Idempotency-Key` for clients that cannot send headers: new for each question.",
+        minLength=1,
+        maxLength=MAX_KEY_CHARS,
+    ),
+}
+
+ANSWERED: Json = {
+    "description": "The answer, as it comes.",
+    "headers": _header("Content-Location"),
+    "content": ANSWER,
+}
+ACCEPTED: Json = {
+    "description": "Asked with `Prefer: respond-async`. Read the answer at `Location`.",
+    "headers": _header("Content-Location", "Location"),
+}
+RUNNING: Json = {
+    "description": "The chat's running answer, from its start.",
+    "headers": _header("Content-Location"),
+    "content": {ai_sdk.AiSdkFormat.media_type: CHAT_STREAM},
+}
+NOT_RUNNING: Json = {"description": "No answer of this chat is running.", "headers": _header()}
+READ_TO_THE_END: Json = {
+    "description": "`Last-Event-ID` was the answer's last event. 204 ends an `EventSource` for good.",
+    "headers": _header(),
+}
+ANY_ERROR: Json = {
+    "description": "Any other error, such as 405 `method_not_allowed`, has the same body.",
+    "headers": _header(),
+    "content": {
+        "application/json": {
+            "schema": ERROR_BODY,
+            "example": msgspec.to_builtins(MethodNotAllowed(DETAILS["method_not_allowed"]).body("c0ffee")),
+        }
+    },
+}
+
+QUESTIONS: Json = {
+    "required": True,
+    "description": "The conversation so far, the question last.",
+    "content": {
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/AskRequest"},
+            "examples": {
+                "question": {
+                    "summary": "A question",
+                    "value": {"messages": [{"role": "user", "content": "Hello!"}]},
+                },
+                "conversation": {
+                    "summary": "A conversation, with limits",
+                    "value": {
+                        "messages": [
+                            {"role": "user", "content": "Name a prime number."},
+                            {"role": "assistant", "content": "7"},
+                            {"role": "user", "content": "And the next one?"},
+                        ],
+                        "temperature": 0.2,
+                        "max_output_tokens": 200,
+                    },
+                },
+                "image": {
+                    "summary": "A question about an image",
+                    "value": {
+                        "messages": [
+                            {
+                                "role": "user",
+                                "content": [
+                                    {"type": "text", "text": "What is this?"},
+                                    {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+                                ],
+                            }
+                        ]
+                    },
+                },
+            },
+        }
+    },
+}
+
+
+def _status(state: str) -> Json:
+    schema = {"type": "object", "required": ["status"], "properties": {"status": {"const": state}}}
+    return {
+        "description": "Yes.",
+        "headers": _header(),
+        "content": {"application/json": {"schema": schema, "example": {"status": state}}},
+    }
+
+
+def _page(media_type: str, description: str, summary: str = "") -> Operation:
+    ok = {"description": description, "headers": _header(), "content": {media_type: {}}}
+    return Operation(tag="Pages", summary=summary, responses={"200": ok})
+
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/ask"): Operation(
+        tag="Ask",
+        description=(
+            "Messages may also be the AI SDK's, with `parts`.\n\n"
+            "With `Last-Event-ID` it reads on instead; after the last event that event comes again."
+        ),
+        parameters=("Format", "IdempotencyKey", "LastEventId", "Prefer"),
+        body=QUESTIONS,
+        responses={"200": ANSWERED, "202": ACCEPTED},
+        errors=(*ASKING, RequestTimeout, PayloadTooLarge, UnsupportedMediaType),
+    ),
+    ("GET", "/ask"): Operation(
+        tag="Ask",
+        description="For `EventSource` and a browser's address bar: the question is `q` or `messages`.",
+        parameters=("Q", "Messages", "Id", "Format", "LastEventId", "LastEventIdInQuery", "Prefer"),
+        responses={"200": ANSWERED, "202": ACCEPTED, "204": READ_TO_THE_END},
+        errors=ASKING,
+    ),
+    ("GET", "/ask/{stream_id}"): Operation(
+        tag="Ask",
+        description="Works while the answer runs and for some minutes afterwards. Never asks upstream.",
+        parameters=("Format", "LastEventId", "LastEventIdInQuery"),
+        responses={"200": ANSWERED, "204": READ_TO_THE_END},
+        errors=(InvalidRequest, StreamNotFound, NotAcceptable, InternalError),
+    ),
+    ("GET", "/ask/{chat_id}/stream"): Operation(
+        tag="Ask",
+        description="The AI SDK's `resumeStream`, and so in its format where `format` names no other.",
+        parameters=("Format",),
+        responses={"200": RUNNING, "204": NOT_RUNNING},
+        errors=(NotAcceptable, InternalError),
+    ),
+    ("DELETE", "/ask/{stream_id}"): Operation(
+        tag="Ask",
+        description='Its readers get `done` with `finish_reason: "cancelled"`, and the call is closed.',
+        responses={"204": {"description": "It is over.", "headers": _header()}},
+        errors=(StreamNotFound, InternalError),
+    ),
+    ("GET", "/healthz"): Operation(tag="Operate", responses={"200": _status("ok")}),
+    ("GET", "/readyz"): Operation(tag="Operate", responses={"200": _status("ready")}, errors=(Draining,)),
+    ("GET", "/"): _page("text/html", "The chat page", summary="Chat with the service"),
+    ("GET", "/docs"): _page("text/html", "Swagger UI"),
+    ("GET", "/redoc"): _page("text/html", "Redoc"),
+    ("GET", "/openapi.json"): _page("application/json", "OpenAPI 3.2"),
+}

@@ -1,0 +1,73 @@
+"""Conversations by name, each a file of its own that its owner alone may read.
+
+They lie in the user's state directory: on Linux `$XDG_STATE_HOME/chat-sse`, which is
+`~/.local/state/chat-sse` (XDG Base Directory Specification).
+"""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import msgspec
+from platformdirs import user_state_path
+
+from chat_sse.messages import Message
+
+# A conversation for ever would be paid for again at every turn, and services admit 200 messages.
+MAX_MESSAGES = 100
+MAX_CHARS = 200_000
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+
+
+class ChatUnusable(Exception):
+    """A conversation's name, or its file, is not one."""
+
+
+class Chat:
+    """One conversation on disk."""
+
+    def __init__(self, name: str) -> None:
+        """Raises ChatUnusable for a name that could not be a file's."""
+        if not _NAME.fullmatch(name):
+            raise ChatUnusable("a chat's name is 1 to 64 of A-Z a-z 0-9 . _ -, and begins with no dot")
+        self.path = user_state_path("chat-sse", appauthor=False) / f"{name}.json"
+
+    def load(self) -> list[Message]:
+        """Give the messages so far. Raises ChatUnusable for a file that cannot be read."""
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=list[Message])
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise ChatUnusable(f"{self.path}: {exc}") from exc
+
+    def save(self, messages: list[Message]) -> None:
+        """Keep the newest messages, in one step. Raises ChatUnusable when that is not possible."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Created with mode 0600.
+            number, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+            try:
+                with os.fdopen(number, "wb") as file:
+                    file.write(msgspec.json.encode(newest(messages)))
+                Path(name).replace(self.path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as exc:
+            raise ChatUnusable(f"{self.path}: {exc}") from exc
+
+
+def newest(messages: list[Message]) -> list[Message]:
+    """Give as many of the newest messages as are kept; they begin with a question. At least the last one."""
+    kept: list[Message] = []
+    chars = 0
+    for message in reversed(messages[-MAX_MESSAGES:]):
+        chars += len(message.content)
+        if kept and chars > MAX_CHARS:
+            break
+        kept.insert(0, message)
+    first = next((index for index, message in enumerate(kept) if message.role == "user"), 0)
+    return kept[first:]

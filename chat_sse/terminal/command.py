@@ -1,0 +1,145 @@
+"""`chat-sse ask`: from the arguments to the exit code."""
+
+import os
+import sys
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import click
+import httpx2
+import msgspec
+
+from chat_sse.errors import ErrorBody
+from chat_sse.events import Delta, Done, Failure
+from chat_sse.messages import AskRequest, Message
+from chat_sse.terminal.answers import Answer, Refused, Unreachable
+from chat_sse.terminal.chats import Chat, ChatUnusable, newest
+from chat_sse.terminal.plain import Plain, Screen, printable
+
+WHOLE, CUT, WRONG, UNREACHABLE, REFUSED = 0, 1, 2, 3, 4
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+READER_GONE = 141  # 128 + SIGPIPE
+
+# More than any service admits.
+MAX_INPUT_CHARS = 32 * 1_048_576
+# Heartbeats come more often than that, and the head of an answer at once.
+SILENCE_SECONDS = 60.0
+CONNECT_SECONDS = 5.0
+
+# What a whole answer ends with. Some upstreams give no reason at a good end.
+WHOLE_REASONS = ("stop", None)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def ask_in_terminal(question: str, *, url: str, key: str | None, model: str | None, chat: str | None) -> int:
+    """Ask, show the answer, keep the conversation. Returns the exit code."""
+    try:
+        kept = Chat(chat) if chat is not None else None
+        asked = Message(role="user", content=_whole_question(question))
+        messages = newest([*(kept.load() if kept else []), asked])
+        client = _client(url, key)
+    except (ChatUnusable, ValueError) as exc:
+        return _say(WRONG, str(exc))
+    with client:
+        body = msgspec.json.encode(AskRequest(messages=messages, model=model))
+        code, text = _show(Answer(client, body))
+    if kept and code == WHOLE:
+        try:
+            kept.save([*messages, Message(role="assistant", content=text)])
+        except ChatUnusable as exc:
+            return _say(WRONG, str(exc))
+    return code
+
+
+def _whole_question(question: str) -> str:
+    """Add what is piped in. Raises ValueError when there is nothing to ask."""
+    piped = ""
+    if question in ("", "-") or not sys.stdin.isatty():
+        piped = sys.stdin.read(MAX_INPUT_CHARS)
+        if len(piped) == MAX_INPUT_CHARS:
+            raise ValueError("the input is too long")
+    parts = ("" if question == "-" else question, piped)
+    text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
+    if not text:
+        raise ValueError('nothing to ask: chat-sse ask "…"')
+    return text
+
+
+def _client(url: str, key: str | None) -> httpx2.Client:
+    """Raises ValueError for a URL or a key that cannot be used."""
+    try:
+        parts = urlsplit(url)
+        httpx2.URL(url)
+    except (ValueError, httpx2.InvalidURL) as exc:
+        raise ValueError("--url is no URL") from exc
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("--url must be an http or https URL")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ValueError("--key may hold printable ASCII characters only")
+    return httpx2.Client(
+        base_url=url,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+        trust_env=parts.hostname not in LOOPBACK,  # a proxy does not lead back to this machine
+    )
+
+
+def _show(answer: Answer) -> tuple[int, str]:
+    """Show an answer. Returns the exit code and the text."""
+    try:
+        return _read(answer)
+    except KeyboardInterrupt:
+        return _stop(answer, INTERRUPTED), ""
+    except BrokenPipeError:
+        # Python writes what is left at its exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _stop(answer, READER_GONE), ""
+    except Refused as exc:
+        return _tell(CUT if answer.begun else REFUSED, exc.body), ""
+    except Unreachable as exc:
+        return _say(UNREACHABLE, f"{answer.service} cannot be reached: {exc}"), ""
+
+
+def _read(answer: Answer) -> tuple[int, str]:
+    pieces: list[str] = []
+    end: Done | Failure | None = None
+    with closing(_screen()) as screen:
+        for event in answer.events():
+            if isinstance(event, Delta):
+                pieces.append(event.content)
+                screen.add(event.content)
+            elif isinstance(event, Done | Failure):
+                end = event
+    if isinstance(end, Failure):
+        return _tell(CUT, end), ""
+    reason = end.finish_reason if end else None
+    if reason not in WHOLE_REASONS:
+        return _say(CUT, f"the answer was cut short: {reason}"), ""
+    return WHOLE, "".join(pieces)
+
+
+def _screen() -> Screen:
+    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return Plain()
+    from chat_sse.terminal.markdown import Drawn  # noqa: PLC0415 - a pipe need not wait for it to be imported
+
+    return Drawn()
+
+
+def _stop(answer: Answer, code: int) -> int:
+    try:
+        answer.stop()
+    except httpx2.RequestError:
+        return _say(code, "the service could not be told to stop; it will when nobody reads")
+    return code
+
+
+def _tell(code: int, error: ErrorBody) -> int:
+    reason = ": ".join(part for part in (error.error, error.details) if part)
+    return _say(code, f"{error.content}\n  {reason}\n  request {error.request_id}")
+
+
+def _say(code: int, text: str) -> int:
+    """Say what went wrong, in words that may be foreign."""
+    click.echo(f"chat-sse: {printable(text)}", err=True)
+    return code
