@@ -1,6 +1,6 @@
 """`/openapi.json` and the two pages that show it. Every byte comes from this package.
 
-`assets/` holds Swagger UI and Redoc at pinned versions, fetched by `tools/vendor_docs.py`, and our own few
+`assets/` holds Swagger UI and Redoc at pinned versions, fetched by `tests/vendor_docs.py`, and our own few
 lines that start them.
 """
 

@@ -1,4 +1,4 @@
-"""Fetch the two documentation pages' scripts at their pinned versions: `python tools/vendor_docs.py`.
+"""Fetch the two documentation pages' scripts at their pinned versions: `python tests/vendor_docs.py`.
 
 Needs npm. To move to another version: change it here with the integrity that `npm view NAME@VERSION
 dist.integrity` tells, run this, and look at both pages.
@@ -51,7 +51,7 @@ REPLACED = {
 
 def main() -> None:
     """Fetch, verify, unpack, and write down what was fetched."""
-    lines = ["Written by tools/vendor_docs.py. File, package, SHA-256.", ""]
+    lines = ["Written by tests/vendor_docs.py. File, package, SHA-256.", ""]
     for name, version, integrity, files in PACKAGES:
         with tarfile.open(fileobj=io.BytesIO(fetch(name, version, integrity))) as archive:
             for source, target in files.items():
