@@ -540,7 +540,7 @@ def test_a_long_answer_is_drawn_at_most_once_a_frame_while_it_grows(
     expect(reader.page.locator("#send")).to_be_visible(timeout=WAIT_MS)
     expect(reader.prose.locator("p")).to_have_count(500, timeout=WAIT_MS)
     drawings, frames = reader.page.evaluate("[window.drawings, window.frameCount]")
-    assert 2 <= drawings <= frames + 2  # the first and the last may fall between two frames
+    assert 1 <= drawings <= frames + 2  # the first and the last may fall between two frames
 
 
 def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Visit) -> None:
