@@ -21,6 +21,7 @@ from chat_sse.formats.base import Delivery, Format
 from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
+from chat_sse.guard.auth import Authentication
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
@@ -76,6 +77,7 @@ def create_app(
                 expose_headers=CORS_RESPONSE_HEADERS,
             ),
             Middleware(Boundary),
+            Middleware(Authentication),
         ],
         exception_handlers={ChatError: handle_chat_error, HTTPException: handle_http_exception},
     )

@@ -22,6 +22,7 @@ from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
+from chat_sse.guard.principal import principal_of
 from chat_sse.messages import AskRequest, Policy, admit, check_size, decode_ask
 from chat_sse.relay import Relay
 from chat_sse.stores.base import Log, Ticket
@@ -124,9 +125,8 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _owner(_: Request) -> str:
-    """Name the principal that asks. Without keys everybody is the same one, and an answer's id its secret."""
-    return "anonymous"
+def _owner(request: Request) -> str:
+    return principal_of(request).owner
 
 
 def _format(request: Request) -> Format:
