@@ -98,7 +98,7 @@ class Patience:
 
 
 class _Answer:
-    """A running answer: its log, its pump, and who reads it."""
+    """A running answer: its log, its pump, and who reads it. It listens to upstream."""
 
     def __init__(self, stream: Log, question: Question, request_id: str) -> None:
         self.log = stream
@@ -112,13 +112,30 @@ class _Answer:
         self.readers = 0
         self.orphan_timer: asyncio.TimerHandle | None = None
         self.kept_until = 0.0  # on the loop's clock: the grace of the last reader who could come back
+        self.finish_reason: str | None = None
         self.pump: asyncio.Task[None]
+        self.patience: Patience
 
     def announce(self) -> None:
         """Append the start event, once. Whatever goes wrong from here on is an event too."""
         if not self.announced:
             self.announced = True
             self.log.append([Start(id=self.log.id, model=self.question.model)])
+
+    def accepted(self) -> None:
+        """Let the one who asked pass the gate."""
+        self.announce()
+        self.gate.set_result(None)
+
+    def heard(self, events: Sequence[UpstreamEvent]) -> None:
+        """Append. A sealed log refuses it: then whoever sealed it has cancelled the pump as well."""
+        self.patience.heard()
+        self.log.append(events)
+        if self.log.size > MAX_LOG_BYTES:
+            raise UpstreamProtocol(f"the answer outgrew {MAX_LOG_BYTES} bytes", retryable=False)
+        last = events[-1]
+        if isinstance(last, Done):
+            self.finish_reason = last.finish_reason
 
     def end(self, event: Terminal) -> None:
         """Seal the log and cancel the call."""
@@ -250,16 +267,9 @@ class Relay:
 
     async def _pump(self, answer: _Answer) -> None:
         """Carry one answer from upstream into its log."""
-        reason: str | None = None
         try:
-            async with Patience(self._timing) as patience, self._upstream.open(answer.question) as events:
-                answer.announce()
-                answer.gate.set_result(None)
-                async for batch in events:
-                    patience.heard()
-                    self._append(answer, batch)
-                    if isinstance(batch[-1], Done):
-                        reason = batch[-1].finish_reason
+            async with Patience(self._timing) as answer.patience:
+                await self._upstream.answer(answer.question, answer)
         except ChatError as exc:
             await self._fail(answer, exc)
         except TimeoutError:
@@ -268,13 +278,7 @@ class Relay:
             log.exception("answer.crashed", extra={"fields": {"id": answer.log.id}})
             await self._fail(answer, InternalError("the answer was interrupted", may_cost=True))
         else:
-            self._report(answer, finish_reason=reason)
-
-    def _append(self, answer: _Answer, batch: list[UpstreamEvent]) -> None:
-        """Append a batch. A sealed log refuses it: then whoever sealed it has cancelled this pump as well."""
-        answer.log.append(batch)
-        if answer.log.size > MAX_LOG_BYTES:
-            raise UpstreamProtocol(f"the answer outgrew {MAX_LOG_BYTES} bytes", retryable=False)
+            self._report(answer, finish_reason=answer.finish_reason)
 
     async def _fail(self, answer: _Answer, error: ChatError) -> None:
         """Tell a fault: to those who wait at the gate while nothing was sent, in the stream afterwards."""

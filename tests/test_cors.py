@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from chat_sse.app import create_app
 from chat_sse.messages import Question
 from chat_sse.settings import Settings
-from chat_sse.upstreams.base import Upstream
+from chat_sse.upstreams.base import Listener, Upstream
 from tests.service import HELLO, RunningService, ask
 from tests.upstream import ScriptedUpstream
 
@@ -59,7 +59,7 @@ class BrokenUpstream:
     name = "broken"
     models: tuple[str, ...] = ()
 
-    def open(self, _: Question) -> object:
+    async def answer(self, _: Question, __: Listener) -> None:
         raise KeyError("canary: an internal detail")
 
     async def aclose(self) -> None:

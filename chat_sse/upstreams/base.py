@@ -1,7 +1,6 @@
 """What an upstream promises to the relay."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 from chat_sse.events import Delta, Done, Reasoning
@@ -10,15 +9,20 @@ from chat_sse.messages import Question
 UpstreamEvent: TypeAlias = Delta | Reasoning | Done
 
 
-class Upstream(Protocol):
-    """A language model that can be asked.
+class Listener(Protocol):
+    """Takes an answer as it comes. Its methods never wait; what they raise ends the answer."""
 
-    `open` makes at most one paid call. Entering it returns once upstream has accepted the question.
-    Its iterator yields lists of events, in upstream's order; a list holds what arrived together. It ends
-    after exactly one Done, the last event; everything else is an UpstreamError, raised after all events
-    that came before it. Leaving the context, by cancellation too, ends the call and frees its connection.
-    No deadline but the one on connecting is kept here: the relay owns the others.
-    """
+    def accepted(self) -> None:
+        """Upstream has taken the question, and will be paid. Called once, before anything is heard."""
+        ...
+
+    def heard(self, events: Sequence[UpstreamEvent]) -> None:
+        """Upstream has said something: what arrived together, in order, never nothing."""
+        ...
+
+
+class Upstream(Protocol):
+    """A language model that can be asked. Nothing is asked of it before `answer` is called."""
 
     name: str
     """What an operator is told: where answers come from, with no secret in it."""
@@ -26,8 +30,13 @@ class Upstream(Protocol):
     models: tuple[str, ...]
     """Names this upstream offers by itself; empty where the operator must name them."""
 
-    def open(self, question: Question) -> AbstractAsyncContextManager[AsyncIterator[list[UpstreamEvent]]]:
-        """Ask. Raises UpstreamError while entering (nothing accepted) or while iterating."""
+    async def answer(self, question: Question, listener: Listener) -> None:
+        """Ask, in at most one paid call, and have the listener hear the answer.
+
+        Returns after exactly one Done, the last event. Everything else is an UpstreamError, raised after all
+        events that came before it; or what the listener has raised. Cancelling it ends the call and frees its
+        connection. No deadline but the one on connecting is kept here: the relay owns the others.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -1,16 +1,20 @@
 """The OpenAI API, and everything that speaks its chat completions: the one place that knows the SDK.
 
-The SDK keeps its auth, headers, retries and error classes. Its stream objects are left out: they cost some
-150 µs of CPU a chunk (pydantic), tell no error from a clean end, and split on more than line ends.
-`upstreams/chunks.py` reads the bytes instead.
+The SDK writes the requests (auth, headers, URL), retries them and words their errors. Two of its parts are
+left out, for what they cost:
+
+- its stream objects: some 150 µs of CPU a chunk (pydantic); they also tell no error from a clean end, and
+  split on more than line ends. `chunks.py` reads the bytes instead.
+- its way to the socket: some 0.5 ms a request. It writes one request, whose head then serves for all, over
+  `wire.py`. Where that is not answered with 200, the SDK is told what came of its first attempt, and goes on
+  as it does.
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
+import urllib.request
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -22,32 +26,33 @@ import openai
 from chat_sse.errors import (
     UpstreamAuthentication,
     UpstreamError,
-    UpstreamProtocol,
     UpstreamRateLimit,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from chat_sse.messages import Message, Question
-from chat_sse.upstreams.base import UpstreamEvent
-from chat_sse.upstreams.chunks import ChunkDecoder
+from chat_sse.upstreams.base import Listener
+from chat_sse.upstreams.hearing import Hearing
+from chat_sse.upstreams.sdk import (
+    LOST,
+    NextAttempt,
+    OnePaidCall,
+    Written,
+    do_not_send,
+    next_attempt,
+    retry_after,
+)
+from chat_sse.upstreams.wire import EOF_SECONDS
+from chat_sse.upstreams.wired import Asking
 
 log = logging.getLogger(__name__)
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
-# After a finish_reason only usage and [DONE] are missing: some servers never send them, and a reader waits.
-TAIL_SECONDS = 5.0
-# After [DONE] the body's end is read, so that the connection can be used again.
-EOF_SECONDS = 1.0
 # uvicorn (vLLM, LiteLLM) closes an idle connection after 5 s. A question sent into that close is lost, and
 # may not be sent twice; so connections are not reused after 4 s.
 KEEPALIVE_SECONDS = 4.0
-# The SDK would sleep up to 120 s for upstream's Retry-After with the client waiting; past this it is told.
-MAX_RETRY_WAIT_SECONDS = 2.0
-
-LOST = "the connection was lost after the request had been sent"
-
 # Bytes are relayed as they come, so upstream must not compress them.
 _HEADERS = {
     "Content-Type": "application/json",
@@ -57,30 +62,6 @@ _HEADERS = {
 
 # Keys as OpenAI and compatible services print them, whole or masked, and bearer headers quoted in a text.
 _SECRET = re.compile(r"(?i)\b(?:sk|pk|rk|gsk|xai|key)[-_][\w*.-]{6,}|bearer\s+\S+|[\w-]*\*{3,}[\w*-]*")
-
-
-class OnePaidCall(openai.DefaultAioHttpClient):
-    """The SDK's HTTP client, with retries only where upstream cannot have begun to answer.
-
-    The SDK retries after every transport error, which is right while there is no connection. One that strikes
-    after the request has left (a reset, a connection closed unanswered) may hide a call that is being paid
-    for, so it is raised as an OpenAIError, which the SDK hands on as it is.
-    """
-
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        try:
-            response = await super().send(request, **options)
-        except (httpx2.TransportError, aiohttp.ClientError, OSError) as exc:
-            if isinstance(exc.__cause__, aiohttp.ConnectionTimeoutError):
-                raise
-            if isinstance(exc.__cause__, aiohttp.ClientConnectorError):
-                # Mapped to a timeout by the SDK's transport, which a refused connection is not.
-                raise httpx2.ConnectError("cannot connect", request=request) from exc
-            raise openai.APIConnectionError(message=LOST, request=request) from exc
-        wait = retry_after(response.headers)
-        if wait is not None and wait > MAX_RETRY_WAIT_SECONDS:
-            response.headers["x-should-retry"] = "false"  # the SDK obeys this header of its own service
-        return response
 
 
 class OpenAIUpstream:
@@ -108,6 +89,9 @@ class OpenAIUpstream:
         self._cap_field = "max_completion_tokens" if own else "max_tokens"
         self.models = models
         self._api_key = api_key
+        self._connect_seconds = connect_seconds
+        self._asking: Asking | None = None
+        self._sdk_only = False
         self._system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         # Only connecting is timed here; silence is the relay's: one timer a stream, not one a read.
         timeout = httpx2.Timeout(None, connect=connect_seconds)
@@ -128,30 +112,60 @@ class OpenAIUpstream:
             ),
         )
 
-    @asynccontextmanager
-    async def open(self, question: Question) -> AsyncIterator[AsyncIterator[list[UpstreamEvent]]]:
-        """Ask, as `Upstream.open` promises."""
-        try:
-            sent = await self._client.post(
-                "/chat/completions",
-                cast_to=httpx2.Response,
-                content=self._body(question),
-                options={"headers": _HEADERS},
-                stream=True,
-                stream_cls=openai.AsyncStream[Any],
-            )
-        except openai.OpenAIError as exc:
-            raise self._translate(exc) from exc
-        response = cast("httpx2.Response", sent)  # `cast_to` decides it; the SDK's types do not say so
-        try:
-            _check_head(response)
-            yield _events(response)
-        finally:
-            await response.aclose()
+    async def answer(self, question: Question, listener: Listener) -> None:
+        """Ask, as `Upstream.answer` promises."""
+        body = self._body(question)
+        if self._asking is None and not self._sdk_only:
+            await self._prepare()
+        answered, attempt = False, None
+        if self._asking is not None:
+            answered, attempt = await self._asking.ask(body, listener)
+        if not answered:
+            await self._ask_sdk(body, listener, attempt)
 
     async def aclose(self) -> None:
         """Close all connections."""
+        if self._asking is not None:
+            self._asking.close()
         await self._client.close()
+
+    async def _prepare(self) -> None:
+        """Have the SDK write a request, whose head serves for all, unless only its client knows the way."""
+        try:
+            await self._post(b"", do_not_send)
+        except Written as exc:
+            written = exc.request
+        if _is_proxied(written.url.scheme, written.url.host) or written.url.userinfo:
+            self._sdk_only = True
+        elif self._asking is None:  # another question may have been quicker
+            self._asking = Asking(
+                written, connect_seconds=self._connect_seconds, rest_seconds=KEEPALIVE_SECONDS
+            )
+
+    async def _ask_sdk(self, body: bytes, listener: Listener, attempt: NextAttempt | None) -> None:
+        """Ask as the SDK does, from its second attempt on where the first one is given."""
+        try:
+            response = await self._post(body, attempt)
+        except openai.OpenAIError as exc:
+            raise self._translate(exc) from exc
+        try:
+            hearing = Hearing(listener)
+            hearing.accept(response.headers)
+            await _hear(response, hearing)
+        finally:
+            await response.aclose()
+
+    async def _post(self, body: bytes, attempt: NextAttempt | None) -> httpx2.Response:
+        next_attempt.set(attempt)
+        sent = await self._client.post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            content=body,
+            options={"headers": _HEADERS},
+            stream=True,
+            stream_cls=openai.AsyncStream[Any],
+        )
+        return cast("httpx2.Response", sent)  # `cast_to` decides it; the SDK's types do not say so
 
     def _body(self, question: Question) -> bytes:
         messages: list[Message | dict[str, str]] = [*self._system, *question.messages]
@@ -209,62 +223,29 @@ def public_url(base_url: str | None) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After (RFC 9110, 10.2.3: seconds or a date) or OpenAI's `retry-after-ms`, in seconds."""
-    try:
-        if ms := headers.get("retry-after-ms"):
-            return max(0.0, float(ms) / 1000)
-        text = headers.get("retry-after")
-        if not text:
-            return None
-        if text.isdecimal():
-            return float(text)
-        date = parsedate_to_datetime(text)
-        return max(0.0, (date - date.now(date.tzinfo)).total_seconds())
-    except ValueError:
-        return None
+def _is_proxied(scheme: str, host: str) -> bool:
+    """Tell whether the environment names a proxy for a host (HTTPS_PROXY, NO_PROXY, …)."""
+    proxies = urllib.request.getproxies()
+    return bool(proxies.get(scheme) or proxies.get("all")) and not urllib.request.proxy_bypass(host)
 
 
-def _check_head(response: httpx2.Response) -> None:
-    """Refuse a 200 that is no readable event stream. The SDK takes it for an answer of no chunks."""
-    if not response.headers.get("content-type", "").startswith("text/event-stream"):
-        raise UpstreamProtocol("upstream answered with something that is no event stream")
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise UpstreamProtocol("upstream compressed its answer unasked")
-
-
-async def _events(response: httpx2.Response) -> AsyncIterator[list[UpstreamEvent]]:
-    """Decode a response's body as it arrives."""
-    decoder = ChunkDecoder()
-    body = response.aiter_raw()
+async def _hear(response: httpx2.Response, hearing: Hearing) -> None:
+    """Hear a response of the SDK's client, to its end, so that its connection can be used again."""
+    loop = asyncio.get_running_loop()
     lost = False
-    while not (decoder.finished or decoder.fault):
-        try:
-            data = await _next(body, TAIL_SECONDS if decoder.finish_reason else None)
-        except (httpx2.TransportError, aiohttp.ClientError, OSError):
-            data, lost = b"", True
-        if events := decoder.feed(data) if data else decoder.end():
-            yield events
-    if decoder.fault is not None:
-        if lost:
-            raise UpstreamProtocol("the connection to upstream broke before the answer was complete")
-        raise decoder.fault
-    if not lost:
-        await _read_to_eof(body)
-
-
-async def _next(body: AsyncIterator[bytes], seconds: float | None) -> bytes:
-    """Read on; b"" at the end. Past `seconds`, TimeoutError (an OSError)."""
-    if seconds is None:
-        return await anext(body, b"")
-    async with asyncio.timeout(seconds):
-        return await anext(body, b"")
-
-
-async def _read_to_eof(body: AsyncIterator[bytes]) -> None:
     try:
-        async with asyncio.timeout(EOF_SECONDS):
-            async for _ in body:
-                pass
-    except (httpx2.TransportError, aiohttp.ClientError, OSError):
-        return  # the answer is whole; only the connection is lost, and closing the response drops it
+        async with asyncio.timeout(None) as deadline:
+
+            def said(_: object) -> None:
+                deadline.reschedule(loop.time() + EOF_SECONDS)
+
+            hearing.over.add_done_callback(said)
+            try:
+                async for data in response.aiter_raw():
+                    hearing.data(data)
+            finally:
+                hearing.over.remove_done_callback(said)
+    except (httpx2.TransportError, aiohttp.ClientError, OSError):  # TimeoutError is an OSError
+        lost = True
+    hearing.end(lost=lost)
+    await hearing.over
