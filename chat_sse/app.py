@@ -121,15 +121,15 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
     )
-    formats: list[Format] = [
+    formats: tuple[Format, ...] = (
         SseFormat(delivery),
         TextFormat(delivery),
         JsonFormat(delivery),
         AiSdkFormat(delivery),
-    ]
+    )
     return Service(
         relay=relay,
-        formats={fmt.name: fmt for fmt in formats},
+        formats=formats,
         default_format=settings.default_format,
         policy=Policy(
             models=allowed_models(settings, upstream.models),

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -36,7 +35,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """What the handlers work with; made in `app.py`, found on the request's state."""
 
     relay: Relay
-    formats: Mapping[str, Format]
+    formats: tuple[Format, ...]
     default_format: str
     policy: Policy
     max_body_bytes: int

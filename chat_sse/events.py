@@ -60,6 +60,15 @@ Terminal: TypeAlias = Done | Failure
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
+# The tag is an event's first field.
+_TERMINAL = (b'{"type":"done"', b'{"type":"error"')
+
+
+def is_terminal(entry: bytes) -> bool:
+    """Tell whether a log's entry is its last one, without decoding it."""
+    return entry.startswith(_TERMINAL)
+
+
 def decode_event(entry: bytes) -> Event:
     """Read a log's entry back."""
     return _decoder.decode(entry)

@@ -212,7 +212,7 @@ def _answer_examples() -> dict[str, Any]:
     )
     entries = [msgspec.json.encode(event) for event in answer]
     return {
-        sse.SseFormat.name: sse.encode(stream_id, 0, entries).decode(),
+        sse.SseFormat.name: sse.SseEncoder(stream_id, 0).encode(entries).decode(),
         text.TextFormat.name: text.encode(entries)[0].decode(),
         json_body.JsonFormat.name: msgspec.to_builtins(json_body.collect(entries)),
         ai_sdk.AiSdkFormat.name: ai_sdk.UiMessageEncoder().encode(entries).decode(),

@@ -106,8 +106,10 @@ class _Answer:
         self.request_id = request_id
         self.loop = asyncio.get_running_loop()
         self.started_at = self.loop.time()
-        # Resolved once upstream has accepted (None) or refused (the error).
-        self.gate: asyncio.Future[ChatError | None] = self.loop.create_future()
+        # Opens once upstream has accepted or refused, or the accept wait is over.
+        self.gate = asyncio.Event()
+        self.gate_timer: asyncio.TimerHandle
+        self.refusal: ChatError | None = None
         self.announced = False
         self.readers = 0
         self.orphan_timer: asyncio.TimerHandle | None = None
@@ -123,9 +125,17 @@ class _Answer:
             self.log.append([Start(id=self.log.id, model=self.question.model)])
 
     def accepted(self) -> None:
-        """Let the one who asked pass the gate."""
-        self.announce()
-        self.gate.set_result(None)
+        """Open the gate."""
+        self.open_gate()
+
+    def open_gate(self, refusal: ChatError | None = None) -> None:
+        """Let those who asked go on: to the stream, or with upstream's refusal. The first call counts."""
+        if not self.gate.is_set():
+            self.gate_timer.cancel()
+            self.refusal = refusal
+            if refusal is None:
+                self.announce()
+            self.gate.set()
 
     def heard(self, events: Sequence[UpstreamEvent]) -> None:
         """Append. A sealed log refuses it: then whoever sealed it has cancelled the pump as well."""
@@ -240,6 +250,7 @@ class Relay:
     def _launch(self, stream: Log, question: Question, request_id: str) -> _Answer:
         answer = _Answer(stream, question, request_id)
         self._running[stream.id] = answer
+        answer.gate_timer = answer.loop.call_later(self._timing.accept_wait, answer.open_gate)
         answer.pump = asyncio.create_task(self._pump(answer), name=f"pump {stream.id}")
         answer.pump.add_done_callback(lambda _: self._ended(answer))
         return answer
@@ -249,21 +260,18 @@ class Relay:
         del self._running[answer.log.id]
         if answer.orphan_timer:
             answer.orphan_timer.cancel()
+        answer.open_gate()
         if not answer.log.sealed:  # cancelled by somebody who does not know us
             answer.log.append([failure(InternalError("the answer was interrupted"), answer.request_id)])
-        if not answer.gate.done():
-            answer.gate.set_result(None)
 
     async def _pass_gate(self, answer: _Answer) -> None:
         """Wait for upstream's verdict, so that a refusal is still an HTTP error."""
         try:
-            await asyncio.wait([answer.gate], timeout=self._timing.accept_wait)
+            await answer.gate.wait()
         finally:
             self._orphan_after(answer, max(self._timing.disconnect_grace, FIRST_READER_SECONDS))
-        if not answer.gate.done():
-            answer.announce()
-        elif error := answer.gate.result():
-            raise error
+        if answer.refusal is not None:
+            raise answer.refusal
 
     async def _pump(self, answer: _Answer) -> None:
         """Carry one answer from upstream into its log."""
@@ -290,7 +298,7 @@ class Relay:
         if at_the_gate:
             if not error.may_cost:
                 await self._store.discard(answer.log)  # its key may be used again: nothing was paid for
-            answer.gate.set_result(error)
+            answer.open_gate(error)
 
     def _report(self, answer: _Answer, **outcome: str | None) -> None:
         seconds = round(answer.loop.time() - answer.started_at, 3)

@@ -38,10 +38,8 @@ def cut(entries: Sequence[bytes], sizes: Sequence[int]) -> Iterator[Sequence[byt
 
 
 def read_sse(batches: Iterator[Sequence[bytes]]) -> Read:
-    body, first = b"", 0
-    for batch in batches:
-        body += sse.encode(ID, first, batch)
-        first += len(batch)
+    encoder = sse.SseEncoder(ID, 0)
+    body = b"".join(encoder.encode(batch) for batch in batches)
     events = [event for _, event in parse_sse(body)]
     ends = []
     for event in events:

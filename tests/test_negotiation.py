@@ -18,13 +18,18 @@ DELIVERY = Delivery(
     heartbeat_seconds=1,
     send_timeout_seconds=1,
 )
-KINDS: list[Format] = [SseFormat(DELIVERY), TextFormat(DELIVERY), JsonFormat(DELIVERY), AiSdkFormat(DELIVERY)]
+KINDS: tuple[Format, ...] = (
+    SseFormat(DELIVERY),
+    TextFormat(DELIVERY),
+    JsonFormat(DELIVERY),
+    AiSdkFormat(DELIVERY),
+)
 FORMATS = {kind.name: kind for kind in KINDS}
 MEDIA_TYPES = ["text/event-stream", "text/plain", "application/json"]
 
 
 def chosen(accept: str | None, *, default: str = "sse", wanted: str | None = None) -> str:
-    return choose(FORMATS, default=default, wanted=wanted, accept=accept).name
+    return choose(KINDS, default=default, wanted=wanted, accept=accept).name
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ with `abort`, a failed one with `error`, each before `[DONE]`. Both leave the op
 own server does: its text is not whole.
 """
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -25,7 +24,7 @@ from chat_sse.events import Delta, Done, Event, Failure, Reasoning, Start, Usage
 from chat_sse.formats.base import Delivery, Reading
 from chat_sse.formats.sse import EventStream
 
-HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
+HEADERS = ((b"x-vercel-ai-ui-message-stream", b"v1"),)
 
 DONE = b"data: [DONE]\n\n"
 
@@ -110,13 +109,6 @@ def _usage(usage: Usage) -> dict[str, int]:
     }
 
 
-async def _body(reading: Reading) -> AsyncGenerator[bytes, None]:
-    encoder = UiMessageEncoder()
-    async with aclosing(reading.batches) as batches:
-        async for entries in batches:
-            yield encoder.encode(entries)
-
-
 class AiSdkFormat:
     """For `new DefaultChatTransport({api: ".../ask?format=ai-sdk"})`."""
 
@@ -130,4 +122,4 @@ class AiSdkFormat:
 
     def respond(self, reading: Reading) -> Response:
         """Answer with the UI message stream."""
-        return EventStream(reading, _body(reading), self._delivery, HEADERS)
+        return EventStream(reading, UiMessageEncoder().encode, self._delivery, HEADERS)

@@ -44,6 +44,7 @@ class AttendedResponse(Response):
             await send({"type": "http.response.body"})
             return
         async with Presence(
+            scope,
             receive,
             send,
             stream_id=self.reading.stream_id,

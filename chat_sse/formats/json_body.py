@@ -68,8 +68,8 @@ class JsonAnswer(AttendedResponse):
                 entries += batch
         body = msgspec.json.encode(collect(entries))
         self.headers["Content-Length"] = str(len(body))
-        await client.send(self.head())
-        await client.last({"type": "http.response.body", "body": body, "more_body": False})
+        await client.begin(self.head())
+        await client.last(body)
 
 
 class JsonFormat:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from chat_sse.errors import NotAcceptable
 from chat_sse.formats.base import Format
@@ -9,7 +10,9 @@ from chat_sse.formats.base import Format
 _WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
-def choose(formats: Mapping[str, Format], *, default: str, wanted: str | None, accept: str | None) -> Format:
+# All clients together send a handful of values, and one takes longer to work out than a question to decode.
+@lru_cache(maxsize=256)
+def choose(formats: tuple[Format, ...], *, default: str, wanted: str | None, accept: str | None) -> Format:
     """Choose by `?format=`, or else by `Accept`. Raises NotAcceptable, with the list of what there is.
 
     Of formats that the client likes equally, one that it names wins over those it only lets pass (`*/*`);
@@ -17,24 +20,25 @@ def choose(formats: Mapping[str, Format], *, default: str, wanted: str | None, a
     one of the same type is chosen by `?format=`, or as the default.
     """
     if wanted is not None:
-        if wanted not in formats:
+        named = next((fmt for fmt in formats if fmt.name == wanted), None)
+        if named is None:
             raise _refusal(formats)
-        return formats[wanted]
+        return named
     ranges = _parse(accept or "") or {"*/*": 1.0}
-    owners = {fmt.media_type: fmt for fmt in reversed(list(formats.values()))}
+    owners = {fmt.media_type: fmt for fmt in reversed(formats)}
 
     def rank(fmt: Format) -> tuple[float, bool, bool]:
-        named = fmt.media_type in ranges and owners[fmt.media_type] is fmt
-        return _quality(fmt.media_type, ranges), named, fmt.name == default
+        meant = fmt.media_type in ranges and owners[fmt.media_type] is fmt
+        return _quality(fmt.media_type, ranges), meant, fmt.name == default
 
-    best = max(formats.values(), key=rank)  # the first of equals
+    best = max(formats, key=rank)  # the first of equals
     if _quality(best.media_type, ranges) <= 0:
         raise _refusal(formats)
     return best
 
 
-def _refusal(formats: Mapping[str, Format]) -> NotAcceptable:
-    offers = (f"?format={fmt.name} (Accept: {fmt.media_type})" for fmt in formats.values())
+def _refusal(formats: tuple[Format, ...]) -> NotAcceptable:
+    offers = (f"?format={fmt.name} (Accept: {fmt.media_type})" for fmt in formats)
     return NotAcceptable(f"this server offers {', '.join(offers)}")
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from types import TracebackType
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ class Presence:
 
     def __init__(
         self,
+        scope: Scope,
         receive: Receive,
         send: Send,
         *,
@@ -33,6 +34,9 @@ class Presence:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._receive, self._send = receive, send
+        # Middleware looks at the head alone. Each layer of it would cost every delta a microsecond or two, so
+        # the body goes straight to the server, where the outermost one has left its `send`.
+        self._send_body: Send = scope.get("state", {}).get("server_send", send)
         self._stream_id = stream_id
         self._send_timeout = send_timeout_seconds
         # Without heartbeats the timer still looks for a stalled send.
@@ -65,17 +69,24 @@ class Presence:
             self._present = False
         return False
 
-    async def send(self, message: Message) -> None:
-        """Send a message, waiting until the client has taken enough of those before."""
+    async def begin(self, head: Message) -> None:
+        """Send the response's head."""
+        await self._take(self._send, head)
+
+    async def send(self, data: bytes) -> None:
+        """Send some of the body, waiting until the client has taken enough of what was sent before."""
+        await self._take(self._send_body, {"type": "http.response.body", "body": data, "more_body": True})
+
+    async def last(self, data: bytes) -> None:
+        """Send the rest of the body, and its end; no heartbeat may follow it."""
+        self._heartbeat = b""
+        await self._take(self._send_body, {"type": "http.response.body", "body": data, "more_body": False})
+
+    async def _take(self, send: Send, message: Message) -> None:
         self._sent_at = self._loop.time()
         self._sending = True
-        await self._send(message)
+        await send(message)
         self._sending = False
-
-    async def last(self, message: Message) -> None:
-        """Send the response's last message; no heartbeat may follow it."""
-        self._heartbeat = b""
-        await self.send(message)
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -97,7 +108,7 @@ class Presence:
 
     async def _send_heartbeat(self) -> None:
         # Each send before was of whole events, so a comment may stand here.
-        await self._send({"type": "http.response.body", "body": self._heartbeat, "more_body": True})
+        await self._send_body({"type": "http.response.body", "body": self._heartbeat, "more_body": True})
 
     def _leave(self) -> None:
         if self._present:

@@ -3,13 +3,14 @@
 Source: WHATWG HTML, "9.2 Server-sent events". Events are unnamed, so that `onmessage` sees them all.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from chat_sse.events import is_terminal
 from chat_sse.formats.base import Delivery, Reading
 from chat_sse.formats.presence import Presence
 
@@ -21,13 +22,39 @@ RETRY = b"retry: 2000\n"
 HEARTBEAT = b": hb\n"
 
 
-def encode(stream_id: str, first: int, entries: Sequence[bytes]) -> bytes:
-    """Encode consecutive entries, the first numbered `first`, as one piece for one write."""
-    head = f"id: {stream_id}.".encode()
-    blocks = [b"%s%d\ndata: %s\n\n" % (head, seq, entry) for seq, entry in enumerate(entries, first)]
-    if first == 0:
-        blocks.insert(0, RETRY)
-    return b"".join(blocks)
+class SseEncoder:
+    """Encodes one reading's entries, from its first one on."""
+
+    def __init__(self, stream_id: str, first: int) -> None:
+        self._id = f"id: {stream_id}.".encode()
+        self._next = first
+
+    def encode(self, entries: Sequence[bytes]) -> bytes:
+        """Encode consecutive entries as one piece for one write."""
+        first, head = self._next, self._id
+        self._next += len(entries)
+        if first == 0:
+            return RETRY + self._blocks(0, entries)
+        if len(entries) == 1:
+            return b"%s%d\ndata: %s\n\n" % (head, first, entries[0])
+        return self._blocks(first, entries)
+
+    def _blocks(self, first: int, entries: Sequence[bytes]) -> bytes:
+        head = self._id
+        return b"".join(
+            [b"%s%d\ndata: %s\n\n" % (head, seq, entry) for seq, entry in enumerate(entries, first)]
+        )
+
+
+HEADERS = (
+    # Without the charset that Starlette adds: it is always UTF-8, and some clients compare the whole.
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+Encode = Callable[[Sequence[bytes]], bytes]
+"""Encodes a reading's entries, batch by batch in their order, each as one piece for one write."""
 
 
 class EventStream(EventSourceResponse):
@@ -38,58 +65,50 @@ class EventStream(EventSourceResponse):
     stream: see `Relay.drain`.
     """
 
-    DEFAULT_SEPARATOR = "\n"
-
     def __init__(
         self,
         reading: Reading,
-        body: AsyncGenerator[bytes, None],
+        encode: Encode,
         delivery: Delivery,
-        headers: Mapping[str, str] | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        fixed = {
-            # Without the charset that Starlette adds: it is always UTF-8, and some clients compare the whole.
-            "Content-Type": "text/event-stream",
-            "Cache-Control": "no-cache, no-transform",
-        }
-        super().__init__(
-            body,
-            headers={**reading.headers, **(headers or {}), **fixed},
-            send_timeout=delivery.send_timeout_seconds,
-        )
-        del self.headers["connection"]  # hop-by-hop: it is the server's, and forbidden in HTTP/2
-        self._body = body
-        self._stream_id = reading.stream_id
+        # Not the base's: what it prepares for its tasks, and for headers of any kind, cost as much as an
+        # answer's way through the log.
+        self.status_code = 200
+        self.background = None
+        told = [(name.lower().encode(), value.encode()) for name, value in reading.headers.items()]
+        self.raw_headers = [*HEADERS, *headers, *told]
+        self._reading = reading
+        self._encode = encode
         self._delivery = delivery
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond."""
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         if scope["method"] == "HEAD":
-            await super().__call__(scope, receive, send)
+            await send(head)
+            await send({"type": "http.response.body"})
             return
         async with (
-            aclosing(self._body) as body,
+            aclosing(self._reading.batches) as batches,
             Presence(
+                scope,
                 receive,
                 send,
-                stream_id=self._stream_id,
+                stream_id=self._reading.stream_id,
                 send_timeout_seconds=self._delivery.send_timeout_seconds,
                 heartbeat_seconds=self._delivery.heartbeat_seconds,
                 heartbeat=HEARTBEAT,
             ) as client,
         ):
-            await client.send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for data in body:
-                await client.send({"type": "http.response.body", "body": data, "more_body": True})
-            await client.last({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _body(reading: Reading) -> AsyncGenerator[bytes, None]:
-    first = reading.after + 1
-    async with aclosing(reading.batches) as batches:
-        async for entries in batches:
-            yield encode(reading.stream_id, first, entries)
-            first += len(entries)
+            await client.begin(head)
+            async for entries in batches:
+                if is_terminal(entries[-1]):  # the body's end travels with it
+                    await client.last(self._encode(entries))
+                    break
+                await client.send(self._encode(entries))
+            else:
+                await client.last(b"")
 
 
 class SseFormat:
@@ -105,4 +124,4 @@ class SseFormat:
 
     def respond(self, reading: Reading) -> Response:
         """Answer with the event stream."""
-        return EventStream(reading, _body(reading), self._delivery)
+        return EventStream(reading, SseEncoder(reading.stream_id, reading.after + 1).encode, self._delivery)

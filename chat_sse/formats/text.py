@@ -46,11 +46,11 @@ class TextStream(AttendedResponse):
                     raise error_of(end)
                 if not begun and (text or end):
                     begun = True
-                    await client.send(self.head())
+                    await client.begin(self.head())
                 if text:
-                    await client.send({"type": "http.response.body", "body": text, "more_body": True})
+                    await client.send(text)
         if is_whole(end):
-            await client.last({"type": "http.response.body", "body": b"", "more_body": False})
+            await client.last(b"")
         else:
             reason = end.error if isinstance(end, Failure) else "cancelled"
             log.warning("text.broken_off", extra={"fields": {"id": self.reading.stream_id, "reason": reason}})
