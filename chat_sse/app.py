@@ -25,7 +25,7 @@ from chat_sse.guard.auth import Authentication
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
-from chat_sse.relay import Relay, Timing
+from chat_sse.relay import CLEANUP_SECONDS, Relay, Timing
 from chat_sse.settings import Settings, load_settings
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
@@ -107,12 +107,27 @@ async def _open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
 
 
 async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
+    if settings.redis_url is not None:
+        return await _open_redis_store(settings, settings.redis_url, stack)
     store = MemoryStore(
         ttl_seconds=settings.stream_ttl,
         max_kept=settings.max_kept_streams,
         max_kept_bytes=settings.max_kept_bytes,
     )
     stack.push_async_callback(store.aclose)
+    return store
+
+
+async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack) -> Store:
+    from chat_sse.stores.redis import RedisStore  # noqa: PLC0415  (part of an extra)
+
+    store = RedisStore(
+        url,
+        ttl_seconds=settings.stream_ttl,
+        running_seconds=settings.total_timeout + settings.stream_ttl + CLEANUP_SECONDS,
+    )
+    stack.push_async_callback(store.aclose)
+    await store.start()
     return store
 
 

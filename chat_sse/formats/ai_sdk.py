@@ -21,7 +21,8 @@ from typing import Any, Literal
 import msgspec
 from starlette.responses import Response
 
-from chat_sse.events import Delta, Done, Event, Failure, Reasoning, Start, Usage, decode_event
+from chat_sse.errors import ChatError
+from chat_sse.events import Delta, Done, Event, Failure, Reasoning, Start, Usage, decode_event, failure
 from chat_sse.formats.base import Delivery, Reading
 from chat_sse.formats.sse import EventStream
 
@@ -113,8 +114,11 @@ def _usage(usage: Usage) -> dict[str, int]:
 async def _body(reading: Reading) -> AsyncGenerator[bytes, None]:
     encoder = UiMessageEncoder()
     async with aclosing(reading.batches) as batches:
-        async for entries in batches:
-            yield encoder.encode(entries)
+        try:
+            async for entries in batches:
+                yield encoder.encode(entries)
+        except ChatError as exc:
+            yield encoder.encode([msgspec.json.encode(failure(exc, reading.request_id))])
 
 
 class AiSdkFormat:

@@ -6,10 +6,13 @@ Source: WHATWG HTML, "9.2 Server-sent events". Events are unnamed, so that `onme
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
+import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from chat_sse.errors import ChatError
+from chat_sse.events import failure
 from chat_sse.formats.base import Delivery, Reading
 from chat_sse.formats.presence import Presence
 
@@ -87,9 +90,13 @@ class EventStream(EventSourceResponse):
 async def _body(reading: Reading) -> AsyncGenerator[bytes, None]:
     first = reading.after + 1
     async with aclosing(reading.batches) as batches:
-        async for entries in batches:
-            yield encode(reading.stream_id, first, entries)
-            first += len(entries)
+        try:
+            async for entries in batches:
+                yield encode(reading.stream_id, first, entries)
+                first += len(entries)
+        except ChatError as exc:
+            # Without an id: the client's last event id stays the place from which it can resume.
+            yield b"data: %s\n\n" % msgspec.json.encode(failure(exc, reading.request_id))
 
 
 class SseFormat:
