@@ -363,9 +363,10 @@ class Relay:
         answer.orphan_check = asyncio.create_task(self._abandon(answer), name=f"orphan {answer.log.id}")
 
     async def _abandon(self, answer: _Answer) -> None:
-        """End an answer that nobody reads in any process; ask again after a grace where somebody does."""
-        if await self._store.read_elsewhere(answer.log):
-            self._orphan_after(answer, max(self._timing.disconnect_grace, RECHECK_SECONDS))
+        """End an answer that nobody has read in any process for the grace; else ask again when it may be."""
+        idle = await self._store.idle_elsewhere(answer.log)
+        if idle <= self._timing.disconnect_grace:
+            self._orphan_after(answer, max(self._timing.disconnect_grace - idle, RECHECK_SECONDS))
         elif answer.readers == 0:
             answer.end(Done(finish_reason="cancelled"))
             log.info("answer.abandoned", extra={"fields": {"id": answer.log.id}})

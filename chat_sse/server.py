@@ -1,6 +1,5 @@
 """`chat-sse` serves: the settings, the socket, and which processes listen on it."""
 
-import importlib.util
 import os
 import socket
 import sys
@@ -9,7 +8,7 @@ import click
 import uvicorn
 
 from chat_sse import __version__
-from chat_sse.app import allowed_models
+from chat_sse.app import allowed_models, check_store
 from chat_sse.observe.logs import configure_logging
 from chat_sse.processes import DrainingServer, Supervisor
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
@@ -31,7 +30,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     try:
         settings = load_settings(os.environ)
         model_name = _check_upstream(settings)
-        _check_store(settings)
+        check_store(settings)
     except (SettingsError, LocalModelUnavailable) as exc:
         for fault in getattr(exc, "faults", [str(exc)]):
             click.echo(f"chat-sse: {fault}", err=True)
@@ -45,11 +44,6 @@ def _check_upstream(settings: Settings) -> str | None:
     if settings.openai_api_key is None and settings.openai_base_url is None:
         return model_name(find_local_model(settings.local_model))
     return None
-
-
-def _check_store(settings: Settings) -> None:
-    if settings.redis_url is not None and importlib.util.find_spec("redis") is None:
-        raise SettingsError(["CHAT_SSE_REDIS_URL needs the extra `redis`: pip install 'chat-sse[redis]'"])
 
 
 def _serve(settings: Settings, local_model: str | None) -> None:

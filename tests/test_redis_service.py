@@ -3,11 +3,13 @@
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,7 +18,7 @@ import pytest
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
-from tests.redis_server import RedisServer
+from tests.redis_server import PASSWORD, RedisServer
 from tests.service import HELLO, RunningService, ask, events, serve, text_of
 from tests.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
@@ -28,6 +30,7 @@ PATIENT = {
     "CHAT_SSE_ACCEPT_WAIT": "0.3",
     "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "60",
     "CHAT_SSE_IDLE_TIMEOUT": "60",
+    "CHAT_SSE_DISCONNECT_GRACE": "2",
 }
 
 
@@ -222,7 +225,7 @@ def test_a_refusal_is_told_to_an_asker_in_another_process_and_frees_the_key(
     assert upstream.paid_calls == 0
 
 
-def test_an_answer_that_is_read_in_another_process_alone_goes_on_until_that_reader_leaves(
+def test_an_answer_that_is_read_in_another_process_alone_goes_on_until_that_reader_leaves_for_good(
     left: RunningService, right: RunningService, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
@@ -234,10 +237,11 @@ def test_an_answer_that_is_read_in_another_process_alone_goes_on_until_that_read
         there.wait_for(b"Hel")
         here.close()
         [call] = upstream.wait_for_calls(1)
-        assert not call.wait_gone(2.5)  # several times the grace of half a second
+        assert not call.wait_gone(3.5)  # longer than the grace of two seconds
         gate.set()
         there.wait_for(b"lo")
         there.close()
+        assert not call.wait_gone(1.5)  # whose grace begins now
         assert call.wait_gone(10)
 
 
@@ -308,7 +312,7 @@ def test_an_outage_of_redis_cuts_no_local_reader_and_is_over_when_it_is_back(
         rest = httpx2.get(f"{other.url}/ask/{here.id}", headers={"Last-Event-ID": seen}, timeout=30)
         assert text_of(events(rest)) == "lo"
         assert text_of(events(ask(other.url))) == "Hello there!"
-        assert redis.url not in producer.log()
+        assert PASSWORD not in producer.log() + other.log()
         assert "Traceback" not in producer.log() + other.log()
 
 
@@ -325,6 +329,21 @@ def poll(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_service_may_start_before_its_redis(
+    environment: Mapping[str, str], upstream: ScriptedUpstream
+) -> None:
+    redis = RedisServer()
+    with serve({**environment, "CHAT_SSE_REDIS_URL": redis.url}) as service:
+        ready = httpx2.get(f"{service.url}/readyz", timeout=30)
+        assert (ready.status_code, ready.json()["error"]) == (503, "log_unavailable")
+        assert ask(service.url).status_code == 503
+        assert upstream.paid_calls == 0
+        with redis:
+            wait_until_ready(service)
+            assert text_of(events(ask(service.url))) == "Hello there!"
+        assert PASSWORD not in service.log()
 
 
 # One service of several workers.
@@ -390,11 +409,35 @@ def test_a_worker_that_dies_is_replaced(environment: Mapping[str, str], upstream
         assert service.terminate() == 0
 
 
-def test_several_workers_without_redis_do_not_start() -> None:
-    environ = {"PATH": "", "OPENAI_API_KEY": "sk-test", "CHAT_SSE_PORT": "0"}
+def refused_start(environ: Mapping[str, str], *arguments: str) -> str:
+    """Start a service that must refuse; give what it says."""
     refused = subprocess.run(
-        [sys.executable, "-m", "chat_sse", "--workers", "2"],
-        env=environ, capture_output=True, text=True, timeout=30, check=False,
+        [sys.executable, *arguments],
+        env={"PATH": "", "OPENAI_API_KEY": "sk-test", "CHAT_SSE_PORT": "0", **environ},
+        capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
-    assert refused.returncode == 2
-    assert "CHAT_SSE_WORKERS must be 1 without CHAT_SSE_REDIS_URL" in refused.stderr
+    assert refused.returncode == 2, refused.stderr
+    return refused.stderr
+
+
+def test_several_workers_without_redis_do_not_start() -> None:
+    said = refused_start({}, "-m", "chat_sse", "--workers", "2")
+    assert "CHAT_SSE_WORKERS must be 1 without CHAT_SSE_REDIS_URL" in said
+
+
+def test_a_redis_url_with_an_unknown_option_is_refused_and_not_echoed() -> None:
+    for option in ("socket_timeout=soon", "colour=red"):
+        said = refused_start({"CHAT_SSE_REDIS_URL": f"redis://:{PASSWORD}@h/0?{option}"}, "-m", "chat_sse")
+        assert "CHAT_SSE_REDIS_URL cannot be used" in said
+        assert PASSWORD not in said
+
+
+def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path) -> None:
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        if package.suffix != ".pth" and not package.name.startswith(("redis", "hiredis")):
+            (tmp_path / package.name).symlink_to(package)
+    path = f"{Path(__file__).parent.parent}:{tmp_path}"
+    environ = {"PYTHONPATH": path, "CHAT_SSE_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:1/0"}
+    said = refused_start(environ, "-S", "-m", "chat_sse")
+    assert "needs the extra `redis`: pip install 'chat-sse[redis]'" in said
+    assert PASSWORD not in said

@@ -4,6 +4,7 @@ With Redis, `elsewhere` is a second store on the same server, as another process
 """
 
 import asyncio
+import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -16,9 +17,11 @@ from chat_sse.errors import Draining, KeyReused, StoreUnavailable, StreamNotFoun
 from chat_sse.events import Delta, Done, Start, failure, new_stream_id
 from chat_sse.stores.base import Log, Store, Ticket
 from chat_sse.stores.memory import MemoryStore
-from chat_sse.stores.redis import BEAT_SECONDS, LEASE_SECONDS, RedisStore
-from chat_sse.stores.redis_link import CONNECTIONS
-from chat_sse.stores.redis_scripts import log_key, news_channel
+from chat_sse.stores.redis.commands import READ_MS
+from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS
+from chat_sse.stores.redis.link import CONNECTIONS
+from chat_sse.stores.redis.scripts import log_key, news_channel
+from chat_sse.stores.redis.store import RedisStore
 from tests.redis_server import RedisServer
 
 TTL_SECONDS = 300.0
@@ -358,33 +361,53 @@ async def test_every_key_expires(
     async with Redis.from_url(redis_server.url) as raw:
         await raw.flushall()
     store = await open_redis()
+    elsewhere = await open_redis()
     running = await create(store, key="k6", label="l6")
     running.append(deltas("a"))
+    await (await elsewhere.open(running.id)).read(-1)
     sealed = await create(store, key="k7", label="l7")
     sealed.append([*deltas("a"), STOPPED])
-    await read_all(await (await open_redis()).open(sealed.id))
+    await read_all(await elsewhere.open(sealed.id))
     async with Redis.from_url(redis_server.url) as raw:
         for key in await raw.keys("*"):
-            assert 0 < await raw.ttl(key) <= 600, key
+            assert 0 < await raw.pttl(key) <= READ_MS, key
 
 
-async def test_a_reader_in_another_process_counts(
+async def test_the_producer_knows_since_when_nobody_reads_elsewhere(
     open_redis: Callable[..., Awaitable[RedisStore]], redis_server: RedisServer
 ) -> None:
     store, elsewhere = await open_redis(), await open_redis()
     log = await create(store)
 
-    async def readers(expected: int) -> bool:
+    async def idle_is(low: float, high: float) -> bool:
+        return low <= await store.idle_elsewhere(log) <= high
+
+    async def is_listened_to(expected: int) -> bool:
         async with Redis.from_url(redis_server.url) as raw:
             [(_, count)] = await raw.pubsub_numsub(news_channel(log.id))
             return bool(count == expected)
 
+    await eventually(lambda: idle_is(math.inf, math.inf))
     reading = asyncio.create_task(read_all(await elsewhere.open(log.id)))
-    await eventually(lambda: readers(1))
-    assert await store.read_elsewhere(log)
-    log.append([STOPPED])
-    await reading
-    await eventually(lambda: readers(0))
+    await eventually(lambda: is_listened_to(1))
+    await asyncio.sleep(4 * BEAT_SECONDS)
+    assert await store.idle_elsewhere(log) == 0
+    reading.cancel()
+    await eventually(lambda: is_listened_to(0))
+    assert await store.idle_elsewhere(log) == 0
+    await eventually(lambda: idle_is(2 * BEAT_SECONDS, 3 * BEAT_SECONDS))
+
+
+async def test_all_readers_of_a_log_in_a_process_share_one_copy(
+    open_redis: Callable[..., Awaitable[RedisStore]],
+) -> None:
+    store, elsewhere = await open_redis(), await open_redis()
+    log = await create(store)
+    first = await elsewhere.open(log.id)
+    assert await elsewhere.open(log.id) is first
+    readers = [asyncio.create_task(read_all(await elsewhere.open(log.id))) for _ in range(10)]
+    log.append([*deltas("a"), STOPPED])
+    assert [contents(await reader) for reader in readers] == [["a"]] * 10
 
 
 async def test_hundreds_of_readers_elsewhere_share_a_few_connections(

@@ -42,7 +42,7 @@ class Log(Protocol):
 
     @property
     def sealed(self) -> bool:
-        """Whether the terminal event has been appended."""
+        """Whether the terminal event has been appended, as far as this handle has seen."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class Log(Protocol):
         ...
 
     def reading(self) -> AbstractContextManager[None]:
-        """Hold the log while reading it; `Store.read_elsewhere` counts on it.
+        """Hold the log while reading it; `Store.idle_elsewhere` counts on it.
 
         `read` works without it, but where entries come from elsewhere each call then begins anew.
         """
@@ -122,8 +122,11 @@ class Store(Protocol):
         """
         ...
 
-    async def read_elsewhere(self, log: Log) -> bool:
-        """Tell the producer whether another process reads its log, or may: True when that cannot be known."""
+    async def idle_elsewhere(self, log: Log) -> float:
+        """Tell the producer for how many seconds no other process has read its log.
+
+        0 while one does, or may: also when that cannot be known. Infinity when none ever has.
+        """
         ...
 
     async def check(self) -> None:

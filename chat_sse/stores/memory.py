@@ -1,6 +1,7 @@
 """The log in this process's memory: what one process needs, and gone with it."""
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -144,9 +145,9 @@ class MemoryStore:
             raise StreamNotFound("no answer has this id, or it has expired")
         return log.stop(event)
 
-    async def read_elsewhere(self, log: Log) -> bool:  # noqa: ARG002 - the protocol's
-        """Tell, as `Store.read_elsewhere` promises: there is no elsewhere."""
-        return False
+    async def idle_elsewhere(self, log: Log) -> float:  # noqa: ARG002 - the protocol's
+        """Tell, as `Store.idle_elsewhere` promises: there is no elsewhere."""
+        return math.inf
 
     async def check(self) -> None:
         """Tell, as `Store.check` promises: memory is always there."""

@@ -8,6 +8,7 @@ one tag only. Pub/sub channels are no keys.
                                     discarded
     chat_sse:{<digest>}:claim       string: `<stream id>:<fingerprint>`
     chat_sse:{<digest>}:label       string: `<stream id>`
+    chat_sse:{<stream id>}:read     string whose age tells when a process other than the producer last read
     chat_sse:{<producer>}:lease     string that expires soon after its process is gone
 
     chat_sse:{<stream id>}:news     channel: there is something to read
@@ -26,6 +27,10 @@ def log_key(stream_id: str) -> str:
 
 def meta_key(stream_id: str) -> str:
     return f"chat_sse:{{{stream_id}}}:meta"
+
+
+def read_key(stream_id: str) -> str:
+    return f"chat_sse:{{{stream_id}}}:read"
 
 
 def news_channel(stream_id: str) -> str:

@@ -21,8 +21,8 @@ TERMINAL = (b'{"type":"done"', b'{"type":"error"')
 decode_terminal = msgspec.json.Decoder(Terminal).decode
 
 
-class Source(Protocol):
-    """Where a mirror's entries come from."""
+class Readers(Protocol):
+    """Where a mirror's entries come from, and who is told that they are read."""
 
     async def extent(self, stream_id: str) -> tuple[int, bool]:
         """Tell a log's extent. Raises StreamNotFound."""
@@ -40,7 +40,7 @@ class Source(Protocol):
 class ProducedLog(MemoryLog):
     """This process's own log: in its memory, and on its way to Redis."""
 
-    __slots__ = ("_note", "asked", "discarded", "registered", "sealed_at", "sent", "settled", "ticket")
+    __slots__ = ("_note", "asked", "discarded", "registered", "sent", "settled", "ticket")
 
     def __init__(self, ticket: Ticket, note: "Callable[[ProducedLog], None]") -> None:
         super().__init__(ticket, lambda _: None)
@@ -52,7 +52,6 @@ class ProducedLog(MemoryLog):
         self.discarded = False
         self.asked = False
         """Whether another process has asked for its end."""
-        self.sealed_at = 0.0
         self.settled = asyncio.Event()
         self._note = note
 
@@ -75,91 +74,63 @@ class ProducedLog(MemoryLog):
         return chunk, self.sealed and self.sent + len(chunk) == len(self._entries)
 
 
-class _Copy(MemoryLog):
-    """As much of another process's log as has been fetched."""
+class MirroredLog(MemoryLog):
+    """Another process's log, or a sealed one, as far as it has been fetched; all its readers here share it.
 
-    __slots__ = ()
+    `sealed` tells of what is here; `append` refuses, since the producer is elsewhere.
+    """
 
-    def extend(self, entries: Sequence[bytes]) -> None:
-        """Append entries that their producer has encoded."""
-        self._entries.extend(entries)
-        self.size += sum(map(len, entries))
-        self.sealed = self.sealed or self._entries[-1].startswith(TERMINAL)
-        self._wake()
+    __slots__ = ("__weakref__", "_holders", "_readers", "ended", "fault", "producer")
 
-    def close(self) -> None:
-        """Let readers end at what there is."""
-        self.sealed = True
-        self._wake()
-
-
-class MirroredLog:
-    """Another process's log, or a sealed one, as read from here."""
-
-    def __init__(self, ticket: Ticket, producer: str, *, sealed: bool, store: Source) -> None:
-        self.id, self.owner, self.producer = ticket.stream_id, ticket.owner, producer
-        self.on_stop: Callable[[], object] = lambda: None
-        self.ended = sealed
+    def __init__(self, ticket: Ticket, producer: str, *, ended: bool, readers: Readers) -> None:
+        super().__init__(ticket, lambda _: None)
+        self.producer = producer
+        self.ended = ended
         """Whether it was sealed when it was opened: nothing more will be announced."""
-        self._copy = _Copy(ticket, lambda _: None)
-        self._fault: ChatError | None = None
+        self._readers = readers
         self._holders = 0
-        self._store = store
-
-    @property
-    def sealed(self) -> bool:
-        """Tell, as `Log.sealed` promises, by what is known here."""
-        return self.ended or self._copy.sealed
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is nothing left to fetch."""
-        return self._copy.sealed
-
-    @property
-    def size(self) -> int:
-        """Bytes of the entries that have been fetched."""
-        return self._copy.size
+        self.fault: ChatError | None = None
+        """Why no more can be read from here."""
 
     def append(self, events: Sequence[Event]) -> bool:  # noqa: ARG002 - the protocol's
-        """Refuse: the producer is elsewhere."""
+        """Refuse."""
         return False
 
     async def extent(self) -> tuple[int, bool]:
         """Ask Redis, as `Log.extent` promises."""
-        return await self._store.extent(self.id)
+        return await self._readers.extent(self.id)
 
     async def read(self, after: int) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""
         with self.reading():
-            entries = await self._copy.read(after)
-        if not entries and self._fault:
-            raise self._fault
+            entries = await super().read(after)
+        if not entries and self.fault:
+            raise self.fault
         return entries
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Hold, as `Log.reading` promises: fetch what is new while somebody does."""
         self._holders += 1
-        if self._holders == 1 and not self.complete:
-            self._store.attend(self)
+        if self._holders == 1 and not self.sealed:
+            self._readers.attend(self)
         try:
             yield
         finally:
             self._holders -= 1
             if self._holders == 0:
-                self._store.leave(self)
-
-    def fetched(self) -> int:
-        """How many entries are here."""
-        return self._copy.length
+                self._readers.leave(self)
 
     def extend(self, entries: Sequence[bytes]) -> None:
-        """Take what was fetched."""
-        self._copy.extend(entries)
+        """Take entries that were fetched."""
+        self._entries.extend(entries)
+        self.size += sum(map(len, entries))
+        self.sealed = self._entries[-1].startswith(TERMINAL)
+        self._wake()
 
     def fail(self, error: ChatError) -> None:
         """Tell all readers that no more can be read from here."""
-        if not self.complete:
-            self._fault = error
-            self._copy.close()
+        if not self.sealed:
+            self.fault = error
+            self.sealed = True
+            self._wake()
