@@ -1,6 +1,7 @@
 """The composition root: the one place that turns settings into objects."""
 
 import asyncio
+import importlib.util
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,8 +26,8 @@ from chat_sse.guard.auth import Authentication
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
-from chat_sse.relay import Relay, Timing
-from chat_sse.settings import Settings, load_settings
+from chat_sse.relay import CLEANUP_SECONDS, Relay, Timing
+from chat_sse.settings import Settings, SettingsError, load_settings
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
 from chat_sse.upstreams.base import Upstream
@@ -49,6 +50,8 @@ def create_app(
     `store` replace what the settings say; they stay the caller's to close.
     """
     settings = settings or load_settings(os.environ)
+    if store is None:
+        check_store(settings)
     quiet_content_loggers()
     serving = [*routes(), *page.routes()]
 
@@ -106,13 +109,42 @@ async def _open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
     return upstream
 
 
+def check_store(settings: Settings) -> None:
+    """Find out whether the store can be opened, short of connecting. Raises SettingsError."""
+    if settings.redis_url is None:
+        return
+    if importlib.util.find_spec("redis") is None:
+        raise SettingsError(["CHAT_SSE_REDIS_URL needs the extra `redis`: pip install 'chat-sse[redis]'"])
+    from chat_sse.stores.redis.link import open_pool  # noqa: PLC0415  (part of an extra)
+
+    try:
+        open_pool(settings.redis_url)
+    except ValueError as exc:
+        raise SettingsError([f"CHAT_SSE_REDIS_URL cannot be used: {exc}"]) from None
+
+
 async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
+    if settings.redis_url is not None:
+        return await _open_redis_store(settings, settings.redis_url, stack)
     store = MemoryStore(
         ttl_seconds=settings.stream_ttl,
         max_kept=settings.max_kept_streams,
         max_kept_bytes=settings.max_kept_bytes,
     )
     stack.push_async_callback(store.aclose)
+    return store
+
+
+async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack) -> Store:
+    from chat_sse.stores.redis.store import RedisStore  # noqa: PLC0415  (part of an extra)
+
+    store = RedisStore(
+        url,
+        ttl_seconds=settings.stream_ttl,
+        running_seconds=settings.total_timeout + settings.stream_ttl + CLEANUP_SECONDS,
+    )
+    stack.push_async_callback(store.aclose)
+    await store.start()
     return store
 
 

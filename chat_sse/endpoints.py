@@ -10,13 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chat_sse.errors import (
-    Draining,
-    InvalidRequest,
-    RequestTimeout,
-    StreamNotFound,
-    UnsupportedMediaType,
-)
+from chat_sse.errors import InvalidRequest, RequestTimeout, StreamNotFound, UnsupportedMediaType
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
@@ -114,8 +108,7 @@ async def healthz(_: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """The process takes questions."""
-    if _service(request).relay.draining:
-        raise Draining(retry_after=2)
+    await _service(request).relay.check()
     return Response(b'{"status":"ready"}', media_type="application/json")
 
 
@@ -223,7 +216,15 @@ async def _resume(request: Request, fmt: Format, place: str, expected: str | Non
 
 def _respond(request: Request, fmt: Format, stream: Log, *, after: int) -> Response:
     batches = _service(request).relay.follow(stream, after, resumable=fmt.resumable)
-    return fmt.respond(Reading(stream_id=stream.id, after=after, batches=batches, headers=_headers(stream)))
+    return fmt.respond(
+        Reading(
+            stream_id=stream.id,
+            after=after,
+            batches=batches,
+            headers=_headers(stream),
+            request_id=request.state.request_id,
+        )
+    )
 
 
 def _headers(stream: Log) -> dict[str, str]:

@@ -12,7 +12,8 @@
     ├── KeyReused                 422  idempotency_key_reused
     ├── InternalError             500  internal_error
     ├── Overloaded                503  overloaded
-    │   └── Draining              503  server_draining
+    │   ├── Draining              503  server_draining
+    │   └── StoreUnavailable      503  log_unavailable
     └── UpstreamError             500  (the OpenAI API failed)
         ├── UpstreamAuthentication     authentication_error
         ├── UpstreamRateLimit          rate_limit_error
@@ -156,6 +157,11 @@ class Overloaded(ChatError):
 class Draining(Overloaded):
     code = "server_draining"
     content = "The service is restarting. Please try again in a moment."
+
+
+class StoreUnavailable(Overloaded):
+    code = "log_unavailable"
+    content = "The service cannot reach its memory. Please try again in a moment."
 
 
 class UpstreamError(ChatError):

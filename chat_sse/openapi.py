@@ -31,6 +31,7 @@ from chat_sse.errors import (
     Overloaded,
     PayloadTooLarge,
     RequestTimeout,
+    StoreUnavailable,
     StreamNotFound,
     UnsupportedMediaType,
     UpstreamAuthentication,
@@ -92,6 +93,7 @@ ASKING = (
     UpstreamProtocol,
     Overloaded,
     Draining,
+    StoreUnavailable,
 )
 # Those that may say when to come back.
 HAVE_RETRY_AFTER = (UpstreamRateLimit, UpstreamTimeout, UpstreamUnavailable, Overloaded)
@@ -238,6 +240,7 @@ DETAILS: Mapping[str, str] = {
     "internal_error": "",
     "overloaded": "the question with this key has just failed",
     "server_draining": "",
+    "log_unavailable": "Redis does not answer",
     "authentication_error": "upstream answered 401: Incorrect API key provided: [secret].",
     "rate_limit_error": "upstream answered 429: Rate limit reached",
     "invalid_request_error": "upstream answered 400: The request is not valid.",
@@ -502,23 +505,25 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         description="Works while the answer runs and for some minutes afterwards. Never asks upstream.",
         parameters=("Format", "LastEventId", "LastEventIdInQuery"),
         responses={"200": ANSWERED, "204": READ_TO_THE_END},
-        errors=(InvalidRequest, StreamNotFound, NotAcceptable, InternalError),
+        errors=(InvalidRequest, StreamNotFound, NotAcceptable, InternalError, StoreUnavailable),
     ),
     ("GET", "/ask/{chat_id}/stream"): Operation(
         tag="Ask",
         description="The AI SDK's `resumeStream`, and so in its format where `format` names no other.",
         parameters=("Format",),
         responses={"200": RUNNING, "204": NOT_RUNNING},
-        errors=(NotAcceptable, InternalError),
+        errors=(NotAcceptable, InternalError, StoreUnavailable),
     ),
     ("DELETE", "/ask/{stream_id}"): Operation(
         tag="Ask",
         description='Its readers get `done` with `finish_reason: "cancelled"`, and the call is closed.',
         responses={"204": {"description": "It is over.", "headers": _header()}},
-        errors=(StreamNotFound, InternalError),
+        errors=(StreamNotFound, InternalError, StoreUnavailable),
     ),
     ("GET", "/healthz"): Operation(tag="Operate", responses={"200": _status("ok")}),
-    ("GET", "/readyz"): Operation(tag="Operate", responses={"200": _status("ready")}, errors=(Draining,)),
+    ("GET", "/readyz"): Operation(
+        tag="Operate", responses={"200": _status("ready")}, errors=(Draining, StoreUnavailable)
+    ),
     ("GET", "/"): _page("text/html", "The chat page", summary="Chat with the service"),
     ("GET", "/docs"): _page("text/html", "Swagger UI"),
     ("GET", "/redoc"): _page("text/html", "Redoc"),

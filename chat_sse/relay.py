@@ -1,11 +1,11 @@
-"""From upstream to the log. The only place that starts tasks, and so the only one that must end them.
+"""From upstream to the log. The only place that starts an answer's tasks, and so the one that must end them.
 
 An answer is one task, the pump. It belongs to the relay, not to the request that asked: a reader leaving
 never touches it. It ends in one of these ways, and each seals its log with exactly one terminal event:
 
 - upstream is done, or at fault                       Done / Failure
 - upstream stays silent, or the answer takes too long Failure(timeout_error)
-- somebody stops it                                   Done("cancelled")
+- somebody stops it, in whichever process             Done("cancelled")
 - nobody has read it for the disconnect grace         Done("cancelled")
 - the server shuts down and its grace is over         Failure(server_draining)
 """
@@ -13,7 +13,7 @@ never touches it. It ends in one of these ways, and each seals its log with exac
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 import msgspec
@@ -40,6 +40,8 @@ MAX_LOG_BYTES = 16 * 1_048_576
 FIRST_READER_SECONDS = 10.0
 # Ending a cancelled call is closing a socket.
 CLEANUP_SECONDS = 5.0
+# How often an answer that is read in another process alone is looked after, at most.
+RECHECK_SECONDS = 1.0
 # What a client should wait before it asks the server that replaces this one.
 RETRY_SECONDS = 2.0
 
@@ -115,6 +117,7 @@ class _Answer:
         self.orphan_timer: asyncio.TimerHandle | None = None
         self.kept_until = 0.0  # on the loop's clock: the grace of the last reader who could come back
         self.finish_reason: str | None = None
+        self.orphan_check: asyncio.Task[None] | None = None
         self.pump: asyncio.Task[None]
         self.patience: Patience
 
@@ -162,6 +165,9 @@ class Relay:
         self._store = store
         self._timing = timing
         self._running: dict[str, _Answer] = {}
+        self._guests = 0
+        self._no_guests = asyncio.Event()
+        self._no_guests.set()
         self.draining = False
 
     @property
@@ -169,11 +175,18 @@ class Relay:
         """How many answers are under way in this process."""
         return len(self._running)
 
+    async def check(self) -> None:
+        """Tell whether questions are taken. Raises Draining or StoreUnavailable, which say when to retry."""
+        if self.draining:
+            raise Draining(retry_after=RETRY_SECONDS)
+        await self._store.check()
+
     async def start(self, question: Question, ticket: Ticket, request_id: str) -> Log:
         """Ask upstream, or attach to the answer that the ticket's key has already asked for.
 
         Returns once upstream has accepted, or after the accept wait. Raises ChatError for what upstream
-        refused until then, KeyReused for a key with another body, and Draining while shutting down.
+        refused until then, KeyReused for a key with another body, StoreUnavailable when there is no
+        log to write to, and Draining while shutting down.
         """
         if self.draining:
             raise Draining(retry_after=RETRY_SECONDS)
@@ -210,8 +223,10 @@ class Relay:
 
         While it is iterated it counts as a reader: when the last one leaves, the disconnect grace begins.
         `resumable`: whether this reader could come back; for one that cannot, there is no grace.
+
+        Raises ChatError when the log can be read no further from here: a last event under no number.
         """
-        with self._reading(stream, resumable):
+        with self._reading(stream, resumable), stream.reading():
             while entries := await stream.read(after):
                 yield entries
                 after += len(entries)
@@ -221,20 +236,27 @@ class Relay:
         await self.open(stream_id, owner)
         if await self._store.seal(stream_id, Done(finish_reason="cancelled")):
             log.info("answer.stopped", extra={"fields": {"id": stream_id}})
-        if answer := self._running.get(stream_id):
-            answer.pump.cancel()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new questions, let the running answers finish, and end the rest after the grace."""
+        """Refuse new questions, let the running answers finish, and end the rest after the grace.
+
+        Those who read answers of other processes here have the same grace.
+        """
         self.draining = True
-        if self._running:
-            log.info("relay.draining", extra={"fields": {"running": len(self._running)}})
-            await asyncio.wait([answer.pump for answer in self._running.values()], timeout=grace_seconds)
+        if self._running or self._guests:
+            running = {"running": len(self._running), "guests": self._guests}
+            log.info("relay.draining", extra={"fields": running})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_seconds):
+                    if self._running:
+                        await asyncio.wait([answer.pump for answer in self._running.values()])
+                    await self._no_guests.wait()
         await self.aclose()
 
     async def aclose(self) -> None:
         """End every answer now, truthfully, and wait for the pumps."""
         self.draining = True
+        self._store.interrupt(Draining(retry_after=RETRY_SECONDS))
         answers = list(self._running.values())
         for answer in answers:
             answer.end(failure(Draining(retry_after=RETRY_SECONDS), answer.request_id))
@@ -253,6 +275,7 @@ class Relay:
         answer.gate_timer = answer.loop.call_later(self._timing.accept_wait, answer.open_gate)
         answer.pump = asyncio.create_task(self._pump(answer), name=f"pump {stream.id}")
         answer.pump.add_done_callback(lambda _: self._ended(answer))
+        stream.on_stop = answer.pump.cancel
         return answer
 
     def _ended(self, answer: _Answer) -> None:
@@ -261,6 +284,8 @@ class Relay:
         if answer.orphan_timer:
             answer.orphan_timer.cancel()
         answer.open_gate()
+        if answer.orphan_check:
+            answer.orphan_check.cancel()
         if not answer.log.sealed:  # cancelled by somebody who does not know us
             answer.log.append([failure(InternalError("the answer was interrupted"), answer.request_id)])
 
@@ -312,7 +337,8 @@ class Relay:
     def _reading(self, stream: Log, resumable: bool) -> Iterator[None]:
         answer = self._running.get(stream.id)
         if answer is None:
-            yield
+            with self._guest():
+                yield
             return
         answer.readers += 1
         if answer.orphan_timer:
@@ -326,13 +352,33 @@ class Relay:
                 answer.kept_until = answer.loop.time() + self._timing.disconnect_grace
             self._orphan_after(answer, answer.kept_until - answer.loop.time())
 
+    @contextmanager
+    def _guest(self) -> Iterator[None]:
+        """Count a reader of an answer that no pump here produces."""
+        self._guests += 1
+        self._no_guests.clear()
+        try:
+            yield
+        finally:
+            self._guests -= 1
+            if self._guests == 0:
+                self._no_guests.set()
+
     def _orphan_after(self, answer: _Answer, seconds: float) -> None:
         """Start the grace when nobody reads."""
         if answer.readers == 0 and not answer.log.sealed:
             if answer.orphan_timer:
                 answer.orphan_timer.cancel()
-            answer.orphan_timer = answer.loop.call_later(seconds, self._abandon, answer)
+            answer.orphan_timer = answer.loop.call_later(seconds, self._begin_check, answer)
 
-    def _abandon(self, answer: _Answer) -> None:
-        answer.end(Done(finish_reason="cancelled"))
-        log.info("answer.abandoned", extra={"fields": {"id": answer.log.id}})
+    def _begin_check(self, answer: _Answer) -> None:
+        answer.orphan_check = asyncio.create_task(self._abandon(answer), name=f"orphan {answer.log.id}")
+
+    async def _abandon(self, answer: _Answer) -> None:
+        """End an answer that nobody has read in any process for the grace; else ask again when it may be."""
+        idle = await self._store.idle_elsewhere(answer.log)
+        if idle <= self._timing.disconnect_grace:
+            self._orphan_after(answer, max(self._timing.disconnect_grace - idle, RECHECK_SECONDS))
+        elif answer.readers == 0:
+            answer.end(Done(finish_reason="cancelled"))
+            log.info("answer.abandoned", extra={"fields": {"id": answer.log.id}})

@@ -1,20 +1,16 @@
-"""`chat-sse` serves: the process, its sockets and its signals."""
+"""`chat-sse` serves: the settings, the socket, and which processes listen on it."""
 
-import asyncio
 import os
-import resource
-import signal
 import socket
 import sys
-from types import FrameType
 
 import click
 import uvicorn
 
 from chat_sse import __version__
-from chat_sse.app import allowed_models
-from chat_sse.endpoints import Service
+from chat_sse.app import allowed_models, check_store
 from chat_sse.observe.logs import configure_logging
+from chat_sse.processes import DrainingServer, Supervisor
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
 from chat_sse.upstreams.local import LocalModelUnavailable, find_local_model, model_name
 from chat_sse.upstreams.openai import public_url
@@ -26,42 +22,6 @@ EXIT_SECONDS = 10
 BACKLOG = 4096
 
 
-class DrainingServer(uvicorn.Server):
-    """uvicorn, but a signal first lets the running answers finish.
-
-    uvicorn itself closes its listening sockets at once. Here they stay open during the grace, so that a
-    broken reader can come back to its answer, a stop gets through, and `/readyz` can say what goes on. A
-    second signal skips the wait. The exit code after a signal is 0.
-    """
-
-    greeting: str | None = None
-    _drain: asyncio.Task[None] | None = None
-    _asked_to_exit = False
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Take a signal. Not handed to uvicorn: it would raise the signal once more after its shutdown."""
-        if self._asked_to_exit:
-            self.should_exit = True
-            self.force_exit = sig == signal.SIGINT
-        self._asked_to_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so once questions are taken."""
-        await super().startup(sockets)
-        if self.started and self.greeting:
-            click.echo(self.greeting, err=True)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: start the drain, and exit when it is over."""
-        if self._asked_to_exit and self._drain is None:
-            service: Service = self.lifespan.state["service"]
-            self._drain = asyncio.create_task(service.relay.drain(service.shutdown_grace_seconds))
-        if self._drain is not None and self._drain.done():
-            self._drain.result()
-            self.should_exit = True
-        return await super().on_tick(counter)
-
-
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve until a signal, with these in place of what the settings say. Exits; 2 when they are wrong."""
     given = {"host": host, "port": port, "workers": workers}
@@ -70,6 +30,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     try:
         settings = load_settings(os.environ)
         model_name = _check_upstream(settings)
+        check_store(settings)
     except (SettingsError, LocalModelUnavailable) as exc:
         for fault in getattr(exc, "faults", [str(exc)]):
             click.echo(f"chat-sse: {fault}", err=True)
@@ -111,11 +72,18 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         milliseconds = int(settings.send_timeout * 1000)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     host, port = listening.getsockname()[:2]
-    server = DrainingServer(config)
-    server.greeting = _greeting(settings, host, port, local_model)
+    greeting = _greeting(settings, host, port, local_model)
     with listening:
-        server.run(sockets=[listening])
-    sys.exit(0 if server.started else 3)
+        if settings.workers > 1:
+            supervisor = Supervisor(config, listening, greeting, (settings.log_level, settings.log_format))
+            supervisor.run()
+            started = supervisor.started
+        else:
+            server = DrainingServer(config)
+            server.greeting = greeting
+            server.run(sockets=[listening])
+            started = server.started
+    sys.exit(0 if started else 3)
 
 
 def _greeting(settings: Settings, host: str, port: int, local_model: str | None) -> str:
@@ -137,6 +105,8 @@ def raise_open_file_limit() -> None:
     """Take as many file descriptors as the system grants: a stream needs two."""
     if sys.platform == "win32":
         return
+    import resource  # noqa: PLC0415  (there is none on Windows)
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stream_ttl: Seconds = 300
     max_kept_streams: Count = 1000
     max_kept_bytes: Bytes = 67_108_864
+    redis_url: str | None = None
     cors_credentials: Flag = False
     default_format: Annotated[
         Literal["sse", "text", "json", "ai-sdk"], Meta(description="one of sse, text, json, ai-sdk")
@@ -148,8 +149,20 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "ALLOWED_ORIGIN=* and CHAT_SSE_CORS_CREDENTIALS=true would let any page act for a visitor"
     if settings.openai_base_url is not None and not _is_http_url(settings.openai_base_url):
         yield "OPENAI_BASE_URL must be an http or https URL"
-    if settings.workers > 1:
-        yield "CHAT_SSE_WORKERS must be 1: several workers need a log that they share"
+    if settings.redis_url is not None and not _is_redis_url(settings.redis_url):
+        yield "CHAT_SSE_REDIS_URL must be a redis, rediss or unix URL, such as redis://127.0.0.1:6379/0"
+    if settings.redis_url is None and settings.workers > 1:
+        yield "CHAT_SSE_WORKERS must be 1 without CHAT_SSE_REDIS_URL: workers need a log that they share"
+
+
+def _is_redis_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return (parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0) or (
+            parts.scheme == "unix" and bool(parts.path)
+        )
+    except ValueError:  # a port that is no number
+        return False
 
 
 def _is_http_url(text: str) -> bool:

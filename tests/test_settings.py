@@ -111,3 +111,19 @@ def test_the_readme_lists_every_variable_with_its_default() -> None:
         else:
             text = ",".join(default) if isinstance(default, tuple) else str(default)
             assert told.strip() in (f"`{text}`", f"`{text.lower()}`"), name
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://:secret@h:6380/1", "unix:///run/redis.sock?db=2"])
+def test_a_redis_url_allows_several_workers(url: str) -> None:
+    assert load(CHAT_SSE_REDIS_URL=url, CHAT_SSE_WORKERS="4").redis_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://:secret@h", "redis://", "redis://:secret@h:port", "unix://"]
+)
+def test_a_wrong_redis_url_is_a_fault_and_is_not_echoed(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(CHAT_SSE_REDIS_URL=url)
+    [fault] = caught.value.faults
+    assert fault.startswith("CHAT_SSE_REDIS_URL must be")
+    assert "secret" not in fault

@@ -61,6 +61,10 @@ class UiMessageEncoder:
                 blocks.append(DONE)
         return b"".join(blocks)
 
+    def encode_fault(self, event: bytes) -> bytes:
+        """Encode it as an answer's failure is: there are no places here to resume from."""
+        return self.encode([event])
+
     def _chunks(self, event: Event) -> Iterator[Chunk]:
         match event:
             case Start():
@@ -122,4 +126,4 @@ class AiSdkFormat:
 
     def respond(self, reading: Reading) -> Response:
         """Answer with the UI message stream."""
-        return EventStream(reading, UiMessageEncoder().encode, self._delivery, HEADERS)
+        return EventStream(reading, UiMessageEncoder(), self._delivery, HEADERS)

@@ -14,9 +14,13 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     after: int
     """The cursor: the last sequence number that the client has seen, -1 for none."""
     batches: AsyncGenerator[Sequence[bytes], None]
-    """Consecutive entries, the first numbered `after + 1`; ends after the terminal one."""
+    """Consecutive entries, the first numbered `after + 1`; ends after the terminal one. Raises ChatError when
+    no more can be read from here: a format tells it as the last event, under no number, since the log goes on
+    without it and the client may resume."""
     headers: Mapping[str, str]
     """Headers for the response, whatever its format."""
+    request_id: str = ""
+    """For an error that this reading ends with."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,14 +3,17 @@
 Source: WHATWG HTML, "9.2 Server-sent events". Events are unnamed, so that `onmessage` sees them all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Protocol
 
+import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from chat_sse.events import is_terminal
+from chat_sse.errors import ChatError
+from chat_sse.events import failure, is_terminal
 from chat_sse.formats.base import Delivery, Reading
 from chat_sse.formats.presence import Presence
 
@@ -39,6 +42,10 @@ class SseEncoder:
             return b"%s%d\ndata: %s\n\n" % (head, first, entries[0])
         return self._blocks(first, entries)
 
+    def encode_fault(self, event: bytes) -> bytes:
+        """Encode it without an id: the client's last event id stays the place from which it can resume."""
+        return b"data: %s\n\n" % event
+
     def _blocks(self, first: int, entries: Sequence[bytes]) -> bytes:
         head = self._id
         return b"".join(
@@ -53,8 +60,17 @@ HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 
-Encode = Callable[[Sequence[bytes]], bytes]
-"""Encodes a reading's entries, batch by batch in their order, each as one piece for one write."""
+
+class Encoder(Protocol):
+    """Encodes one reading, batch by batch in the log's order."""
+
+    def encode(self, entries: Sequence[bytes]) -> bytes:
+        """Encode consecutive entries as one piece for one write."""
+        ...
+
+    def encode_fault(self, event: bytes) -> bytes:
+        """Encode the error with which this reading alone ends: the log goes on without it."""
+        ...
 
 
 class EventStream(EventSourceResponse):
@@ -68,7 +84,7 @@ class EventStream(EventSourceResponse):
     def __init__(
         self,
         reading: Reading,
-        encode: Encode,
+        encoder: Encoder,
         delivery: Delivery,
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
@@ -79,7 +95,7 @@ class EventStream(EventSourceResponse):
         told = [(name.lower().encode(), value.encode()) for name, value in reading.headers.items()]
         self.raw_headers = [*HEADERS, *headers, *told]
         self._reading = reading
-        self._encode = encode
+        self._encoder = encoder
         self._delivery = delivery
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,13 +118,15 @@ class EventStream(EventSourceResponse):
             ) as client,
         ):
             await client.begin(head)
-            async for entries in batches:
-                if is_terminal(entries[-1]):  # the body's end travels with it
-                    await client.last(self._encode(entries))
-                    break
-                await client.send(self._encode(entries))
-            else:
-                await client.last(b"")
+            try:
+                async for entries in batches:
+                    if is_terminal(entries[-1]):  # the body's end travels with it
+                        await client.last(self._encoder.encode(entries))
+                        break
+                    await client.send(self._encoder.encode(entries))
+            except ChatError as exc:
+                event = msgspec.json.encode(failure(exc, self._reading.request_id))
+                await client.last(self._encoder.encode_fault(event))
 
 
 class SseFormat:
@@ -124,4 +142,4 @@ class SseFormat:
 
     def respond(self, reading: Reading) -> Response:
         """Answer with the event stream."""
-        return EventStream(reading, SseEncoder(reading.stream_id, reading.after + 1).encode, self._delivery)
+        return EventStream(reading, SseEncoder(reading.stream_id, reading.after + 1), self._delivery)

@@ -11,8 +11,8 @@ from contextlib import aclosing
 
 from starlette.responses import Response
 
-from chat_sse.errors import error_of
-from chat_sse.events import Delta, Done, Failure, Terminal, decode_event
+from chat_sse.errors import ChatError, error_of
+from chat_sse.events import Delta, Done, Failure, Terminal, decode_event, failure
 from chat_sse.formats.attended import AttendedResponse
 from chat_sse.formats.base import Delivery, Reading
 from chat_sse.formats.presence import Presence
@@ -39,16 +39,21 @@ class TextStream(AttendedResponse):
     async def produce(self, client: Presence) -> None:
         """Send the deltas as they come."""
         begun, end = False, None
-        async with aclosing(self.reading.batches) as batches:
-            async for entries in batches:
-                text, end = encode(entries)
-                if not begun and not text and isinstance(end, Failure):
-                    raise error_of(end)
-                if not begun and (text or end):
-                    begun = True
-                    await client.begin(self.head())
-                if text:
-                    await client.send(text)
+        try:
+            async with aclosing(self.reading.batches) as batches:
+                async for entries in batches:
+                    text, end = encode(entries)
+                    if not begun and not text and isinstance(end, Failure):
+                        raise error_of(end)
+                    if not begun and (text or end):
+                        begun = True
+                        await client.begin(self.head())
+                    if text:
+                        await client.send(text)
+        except ChatError as exc:
+            if not begun:
+                raise
+            end = failure(exc, self.reading.request_id)
         if is_whole(end):
             await client.last(b"")
         else:

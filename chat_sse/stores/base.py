@@ -1,10 +1,12 @@
 """What a log promises: the stream is the log, and every reader reads it after a cursor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import msgspec
 
+from chat_sse.errors import ChatError
 from chat_sse.events import Event, Terminal
 
 
@@ -28,14 +30,19 @@ class Log(Protocol):
     An entry is the event's JSON on one line, encoded once however many readers there are. Numbers have no
     gaps. The first terminal event (Done, Failure) seals the log: it is the last entry, for ever. A reader
     joins at any cursor and at any time, and sees the same entries under the same numbers as every other.
+
+    A log has one producer: the process that created it, through the handle that `Store.create` gave.
     """
 
     id: str
     owner: str
+    on_stop: Callable[[], object]
+    """The producer's: called once, in its process, when `Store.seal` has sealed the log from whichever
+    process; never for an append of its own. It tells an upstream that is silent."""
 
     @property
     def sealed(self) -> bool:
-        """Whether the terminal event has been appended."""
+        """Whether the terminal event has been appended, as far as this handle has seen."""
         ...
 
     @property
@@ -44,7 +51,8 @@ class Log(Protocol):
         ...
 
     def append(self, events: Sequence[Event]) -> bool:
-        """Append in order, never waiting. False when the log was sealed before: nothing was appended.
+        """Append in order, never waiting. False when the log was sealed before, or has another producer:
+        nothing was appended.
 
         Entries after a terminal event in the same call are not appended either.
         """
@@ -60,6 +68,16 @@ class Log(Protocol):
         `after`: the last sequence number seen, exclusive; -1 reads from the start. Returns consecutive
         entries, the first numbered `after + 1`; or nothing, once the log is sealed and was read to its end.
         Cancelling it loses nothing. A reader that waits costs no timer and no task.
+
+        Raises ChatError when the log can be read no further from here, such as StoreUnavailable when it is
+        kept elsewhere and out of reach; what was read before remains true, and can be resumed from.
+        """
+        ...
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Hold the log while reading it; `Store.idle_elsewhere` counts on it.
+
+        `read` works without it, but where entries come from elsewhere each call then begins anew.
         """
         ...
 
@@ -67,8 +85,11 @@ class Log(Protocol):
 class Store(Protocol):
     """All logs that can still be read.
 
-    A sealed log is kept for the store's time to live, or until the caps on the number and bytes of sealed
-    logs push it out, the oldest first. A running log is never evicted.
+    A sealed log is kept for the store's time to live, or, where memory is this process's own, until the caps
+    on the number and bytes of sealed logs push it out, the oldest first. A running log is never evicted.
+
+    Each method raises StoreUnavailable when the logs are kept elsewhere and out of reach; appending to a log
+    and reading it beside its producer never depend on that.
     """
 
     async def create(self, ticket: Ticket) -> Log | None:
@@ -95,12 +116,32 @@ class Store(Protocol):
     async def seal(self, stream_id: str, event: Terminal) -> bool:
         """End an answer from anywhere; its producer's next append is refused.
 
-        True when this call sealed it, False when it was sealed before. Raises StreamNotFound.
+        True when this call sealed it, False when it was sealed before. Raises StreamNotFound. When it
+        returns, the producer's next append is refused and its `on_stop` was called, unless its process is
+        gone.
         """
         ...
 
+    async def idle_elsewhere(self, log: Log) -> float:
+        """Tell the producer for how many seconds no other process has read its log.
+
+        0 while one does, or may: also when that cannot be known. Infinity when none ever has.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Tell whether logs can be created. Raises StoreUnavailable."""
+        ...
+
+    def interrupt(self, error: ChatError) -> None:
+        """Raise an error for everybody here who waits for another process's entries: this one shuts down."""
+        ...
+
     async def discard(self, log: Log) -> None:
-        """Forget a log and its key at once; readers that hold it go on reading."""
+        """Forget a sealed log and its key at once; readers that hold it read it to its end.
+
+        The producer's to call. Raises nothing: what cannot be forgotten now is when it can be.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -1,22 +1,28 @@
 """The log in this process's memory: what one process needs, and gone with it."""
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
-from chat_sse.errors import KeyReused, StreamNotFound
+from chat_sse.errors import ChatError, KeyReused, StreamNotFound
 from chat_sse.events import Done, Event, Failure, Terminal
 from chat_sse.stores.base import Log, Ticket
 
 _encode = msgspec.json.Encoder().encode
 
 
+def _nobody() -> None:
+    """Stand in for a producer that has not said how it is stopped."""
+
+
 class MemoryLog:
     """A Log as a list. Its readers wait on futures that the next append resolves."""
 
-    __slots__ = ("_entries", "_on_seal", "_waiting", "id", "owner", "sealed", "size")
+    __slots__ = ("_entries", "_on_seal", "_waiting", "id", "on_stop", "owner", "sealed", "size")
 
     def __init__(self, ticket: Ticket, on_seal: Callable[["MemoryLog"], None]) -> None:
         self.id = ticket.stream_id
@@ -26,6 +32,7 @@ class MemoryLog:
         self._entries: list[bytes] = []
         self._waiting: set[asyncio.Future[None]] = set()
         self._on_seal = on_seal
+        self.on_stop: Callable[[], object] = _nobody
 
     def append(self, events: Sequence[Event]) -> bool:
         """Append, as `Log.append` promises."""
@@ -39,10 +46,24 @@ class MemoryLog:
                 self.sealed = True
                 self._on_seal(self)
                 break
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._wake()
         return True
+
+    @property
+    def length(self) -> int:
+        """How many entries there are."""
+        return len(self._entries)
+
+    def stop(self, event: Terminal) -> bool:
+        """Seal it for somebody else than its producer. False when it was sealed before."""
+        if not self.append([event]):
+            return False
+        self.on_stop()
+        return True
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Hold, as `Log.reading` promises: an entry is where its reader is."""
+        return nullcontext()
 
     async def extent(self) -> tuple[int, bool]:
         """Tell, as `Log.extent` promises."""
@@ -61,6 +82,11 @@ class MemoryLog:
             finally:
                 self._waiting.discard(waiter)
         return self._entries[first:]
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class MemoryStore:
@@ -114,8 +140,20 @@ class MemoryStore:
 
     async def seal(self, stream_id: str, event: Terminal) -> bool:
         """Seal, as `Store.seal` promises."""
-        log = await self.open(stream_id)
-        return log.append([event])
+        log = self._logs.get(stream_id)
+        if log is None:
+            raise StreamNotFound("no answer has this id, or it has expired")
+        return log.stop(event)
+
+    async def idle_elsewhere(self, log: Log) -> float:  # noqa: ARG002 - the protocol's
+        """Tell, as `Store.idle_elsewhere` promises: there is no elsewhere."""
+        return math.inf
+
+    async def check(self) -> None:
+        """Tell, as `Store.check` promises: memory is always there."""
+
+    def interrupt(self, error: ChatError) -> None:
+        """Nobody waits for another process."""
 
     async def discard(self, log: Log) -> None:
         """Forget, as `Store.discard` promises."""

@@ -1,0 +1,110 @@
+"""Other processes' logs, as far as they are read here."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+from chat_sse.errors import ChatError, StreamNotFound
+from chat_sse.stores.base import Ticket
+from chat_sse.stores.redis.commands import Commands, Job
+from chat_sse.stores.redis.listener import Listener
+from chat_sse.stores.redis.logs import CHUNK_ENTRIES, MirroredLog, Readers
+from chat_sse.stores.redis.scripts import log_key, news_channel
+
+
+class Inbox:
+    """Keeps the mirrors that have readers up with their logs: one for each log, however many readers."""
+
+    def __init__(self, commands: Commands, listener: Listener, wake: Callable[[], object]) -> None:
+        """`wake`: there is something for the next round."""
+        self._commands = commands
+        self._listener = listener
+        self._wake = wake
+        self._opened: WeakValueDictionary[str, MirroredLog] = WeakValueDictionary()
+        self._read: dict[str, MirroredLog] = {}  # by channel
+        self._behind: set[MirroredLog] = set()
+        self._unmarked: set[str] = set()  # stream ids whose reading is to be told
+
+    def mirror(self, ticket: Ticket, producer: str, *, ended: bool, readers: Readers) -> MirroredLog:
+        """Give the mirror that a log's readers here share."""
+        mirror = self._opened.get(ticket.stream_id)
+        if mirror is None or mirror.fault is not None:
+            mirror = MirroredLog(ticket, producer, ended=ended, readers=readers)
+            self._opened[ticket.stream_id] = mirror
+        return mirror
+
+    def running(self) -> list[MirroredLog]:
+        """List the mirrors with readers whose logs go on."""
+        return [mirror for mirror in self._read.values() if not mirror.sealed and not mirror.ended]
+
+    def attend(self, mirror: MirroredLog) -> None:
+        """Keep a mirror up with its log: it has readers."""
+        channel = news_channel(mirror.id)
+        if channel not in self._read:
+            self._listener.subscribe(channel)
+        self._read[channel] = mirror
+        self._mark(mirror)
+        self.fetch(mirror)
+
+    def leave(self, mirror: MirroredLog) -> None:
+        """Let it be: it has none."""
+        channel = news_channel(mirror.id)
+        self._behind.discard(mirror)
+        if self._read.get(channel) is mirror:
+            del self._read[channel]
+            self._listener.unsubscribe(channel)
+            self._mark(mirror)
+            self._wake()
+
+    def fetch(self, mirror: MirroredLog) -> None:
+        """Look what is new, in the next round."""
+        self._behind.add(mirror)
+        self._wake()
+
+    def hear(self, channel: str) -> None:
+        """Take an announcement: there is something to read."""
+        if mirror := self._read.get(channel):
+            self.fetch(mirror)
+
+    def recover(self) -> None:
+        """After a break: look for what was missed."""
+        self._behind.update(self._read.values())
+        self._wake()
+
+    def mark_running(self) -> None:
+        """Say that these logs are still read here."""
+        for mirror in self.running():
+            self._mark(mirror)
+        self._wake()
+
+    def interrupt(self, error: ChatError) -> None:
+        """Raise an error for all who wait here."""
+        for mirror in self._read.values():
+            mirror.fail(error)
+
+    def jobs(self) -> Iterator[Job]:
+        """List what is to be told and fetched now. What is announced from here on is for the next round."""
+        unmarked, self._unmarked = self._unmarked, set()
+        for stream_id in unmarked:
+            yield self._commands.mark_read(stream_id), None
+        behind, self._behind = self._behind, set()
+        for mirror in behind:
+            start = f"{mirror.length + 1}-0"
+            fetch = ("XRANGE", log_key(mirror.id), start, "+", "COUNT", CHUNK_ENTRIES)
+            yield fetch, partial(self._received, mirror)
+
+    def _mark(self, mirror: MirroredLog) -> None:
+        if not mirror.sealed and not mirror.ended:
+            self._unmarked.add(mirror.id)
+
+    def _received(self, mirror: MirroredLog, result: list[tuple[bytes, Any]]) -> None:
+        """Take what a fetch has brought."""
+        if mirror.sealed:
+            return
+        if result:
+            mirror.extend([fields[b"e"] for _, fields in result])
+        elif mirror.ended:
+            mirror.fail(StreamNotFound("the answer has expired"))
+        if len(result) == CHUNK_ENTRIES:
+            self.fetch(mirror)

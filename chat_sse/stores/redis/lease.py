@@ -1,0 +1,92 @@
+"""Signs of life: this process holds a lease, and seals the logs of those that have lost theirs.
+
+A lease is looked at by whoever reads one of its holder's logs: nobody else is left hanging when it is gone.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from chat_sse.errors import InternalError, StoreUnavailable, StreamNotFound
+from chat_sse.events import failure
+from chat_sse.stores.redis.commands import Commands
+from chat_sse.stores.redis.inbox import Inbox
+from chat_sse.stores.redis.link import Link
+from chat_sse.stores.redis.logs import MirroredLog
+from chat_sse.stores.redis.scripts import control_channel, lease_key
+
+log = logging.getLogger(__name__)
+
+# A lease outlives a few lost beats, and a reader does not wait much longer than this for a dead producer.
+LEASE_SECONDS = 4.0
+BEAT_SECONDS = 1.0
+# How often an outage is tried: a recovery should not be waited for, nor a starting Redis be stormed.
+PROBE_SECONDS = 0.25
+# A break shorter than this is bridged; after it, readers of other processes' logs are told.
+OUTAGE_SECONDS = 2.0
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Lease:
+    """Beats once a second. Its beat is also what finds out that Redis is back."""
+
+    def __init__(self, link: Link, commands: Commands, inbox: Inbox, recover: Callable[[], object]) -> None:
+        """`recover`: Redis is back, and may have lost anything."""
+        self._link = link
+        self._commands = commands
+        self._inbox = inbox
+        self._recover = recover
+        self._missing: set[str] = set()  # producers without a lease at the last beat
+
+    async def keep(self) -> None:
+        """Beat for ever."""
+        while True:
+            try:
+                await self.beat()
+                await asyncio.sleep(BEAT_SECONDS)
+            except StoreUnavailable as exc:
+                if self._link.seconds() > OUTAGE_SECONDS:
+                    self._inbox.interrupt(exc)
+                await asyncio.sleep(PROBE_SECONDS)
+
+    async def beat(self) -> None:
+        """Renew the lease, and look whether the others hold theirs. Raises StoreUnavailable."""
+        was_up = self._link.up.is_set()
+        running = self._inbox.running()
+        self._inbox.mark_running()
+        producers = sorted({mirror.producer for mirror in running})
+        own = self._commands.producer
+        _, _, *leases = await self._link.run(
+            [
+                ("SET", lease_key(own), "1", "PX", int(LEASE_SECONDS * 1000)),
+                ("PUBLISH", control_channel(own), b""),  # by which the listener hears that it is not deaf
+                *(("EXISTS", lease_key(producer)) for producer in producers),
+            ],
+            probe=True,
+        )
+        if not was_up:
+            self._recover()
+        missing = {producer for producer, held in zip(producers, leases, strict=True) if not held}
+        # Twice in a row: after an outage the others' leases come back at different moments.
+        gone = missing & self._missing
+        self._missing = missing if was_up else set()
+        for mirror in running:
+            if mirror.producer in gone:
+                await self._bury(mirror)
+
+    async def give_back(self) -> None:
+        """End the lease at once. Raises StoreUnavailable."""
+        await self._link.run([("DEL", lease_key(self._commands.producer))])
+
+    async def _bury(self, mirror: MirroredLog) -> None:
+        """End an answer whose producer is gone."""
+        event = failure(InternalError("the process that produced this answer is gone"), "")
+        [sealed] = await self._link.run([self._commands.seal(mirror.id, _encode(event))])
+        if sealed == -1:
+            mirror.fail(StreamNotFound("the answer is lost"))
+        elif sealed == 1:
+            log.warning("answer.buried", extra={"fields": {"id": mirror.id}})
+        self._inbox.fetch(mirror)

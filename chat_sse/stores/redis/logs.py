@@ -1,0 +1,136 @@
+"""The two handles of a log that is in Redis: its producer's, and everybody else's."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import msgspec
+
+from chat_sse.errors import ChatError
+from chat_sse.events import Event, Terminal
+from chat_sse.stores.base import Ticket
+from chat_sse.stores.memory import MemoryLog
+
+# Bounds one command's size and time within Redis, which does nothing else meanwhile.
+CHUNK_ENTRIES = 500
+
+TERMINAL = (b'{"type":"done"', b'{"type":"error"')
+"""How a terminal entry begins: the tag is an event's first field."""
+
+decode_terminal = msgspec.json.Decoder(Terminal).decode
+
+
+class Readers(Protocol):
+    """Where a mirror's entries come from, and who is told that they are read."""
+
+    async def extent(self, stream_id: str) -> tuple[int, bool]:
+        """Tell a log's extent. Raises StreamNotFound."""
+        ...
+
+    def attend(self, mirror: "MirroredLog") -> None:
+        """Keep a mirror up with its log: it has readers."""
+        ...
+
+    def leave(self, mirror: "MirroredLog") -> None:
+        """Let it be: it has none."""
+        ...
+
+
+class ProducedLog(MemoryLog):
+    """This process's own log: in its memory, and on its way to Redis."""
+
+    __slots__ = ("_note", "asked", "discarded", "registered", "sent", "settled", "ticket")
+
+    def __init__(self, ticket: Ticket, note: "Callable[[ProducedLog], None]") -> None:
+        super().__init__(ticket, lambda _: None)
+        self.ticket = ticket
+        self.sent = 0
+        """How many entries Redis has."""
+        self.registered = True
+        """Whether Redis knows its name: not after it came back empty."""
+        self.discarded = False
+        self.asked = False
+        """Whether another process has asked for its end."""
+        self.settled = asyncio.Event()
+        self._note = note
+
+    def append(self, events: Sequence[Event]) -> bool:
+        """Append, as `Log.append` promises."""
+        appended = super().append(events)
+        if appended:
+            self._note(self)
+        return appended
+
+    def obey(self, entry: bytes) -> None:
+        """End as another process has asked for."""
+        if not self.sealed:
+            self.asked = True
+            self.stop(decode_terminal(entry))
+
+    def unsent(self) -> tuple[list[bytes], bool]:
+        """Give the next entries to send, and whether they are the last."""
+        chunk = self._entries[self.sent : self.sent + CHUNK_ENTRIES]
+        return chunk, self.sealed and self.sent + len(chunk) == len(self._entries)
+
+
+class MirroredLog(MemoryLog):
+    """Another process's log, or a sealed one, as far as it has been fetched; all its readers here share it.
+
+    `sealed` tells of what is here; `append` refuses, since the producer is elsewhere.
+    """
+
+    __slots__ = ("__weakref__", "_holders", "_readers", "ended", "fault", "producer")
+
+    def __init__(self, ticket: Ticket, producer: str, *, ended: bool, readers: Readers) -> None:
+        super().__init__(ticket, lambda _: None)
+        self.producer = producer
+        self.ended = ended
+        """Whether it was sealed when it was opened: nothing more will be announced."""
+        self._readers = readers
+        self._holders = 0
+        self.fault: ChatError | None = None
+        """Why no more can be read from here."""
+
+    def append(self, events: Sequence[Event]) -> bool:  # noqa: ARG002 - the protocol's
+        """Refuse."""
+        return False
+
+    async def extent(self) -> tuple[int, bool]:
+        """Ask Redis, as `Log.extent` promises."""
+        return await self._readers.extent(self.id)
+
+    async def read(self, after: int) -> Sequence[bytes]:
+        """Read, as `Log.read` promises."""
+        with self.reading():
+            entries = await super().read(after)
+        if not entries and self.fault:
+            raise self.fault
+        return entries
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold, as `Log.reading` promises: fetch what is new while somebody does."""
+        self._holders += 1
+        if self._holders == 1 and not self.sealed:
+            self._readers.attend(self)
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if self._holders == 0:
+                self._readers.leave(self)
+
+    def extend(self, entries: Sequence[bytes]) -> None:
+        """Take entries that were fetched."""
+        self._entries.extend(entries)
+        self.size += sum(map(len, entries))
+        self.sealed = self._entries[-1].startswith(TERMINAL)
+        self._wake()
+
+    def fail(self, error: ChatError) -> None:
+        """Tell all readers that no more can be read from here."""
+        if not self.sealed:
+            self.fault = error
+            self.sealed = True
+            self._wake()

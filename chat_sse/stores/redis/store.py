@@ -1,0 +1,313 @@
+"""The log in Redis Streams: any process reads, resumes and stops what any other has asked for.
+
+    store.py      the Store: names and claims, stops, and the round trip that everything else shares
+      outbox.py     this process's own logs, on their way to Redis
+      inbox.py      other processes' logs, as far as they are read here
+        logs.py       the two handles: ProducedLog, MirroredLog
+      lease.py      signs of life, an outage's end, and the burial of the dead
+    listener.py   one connection that hears what is announced
+    link.py       all other commands, bounded in time
+      commands.py   what one process says
+        scripts.py    names of keys and channels, and what is one step (Lua)
+
+What differs from memory:
+
+- The producer appends to a log in its own memory, and its readers there read that one: no delta waits for
+  Redis. One task sends what is new of all logs in one round trip, and fetches in the same one what readers
+  here want of other processes' logs. Redis may go away in mid-answer and come back, even empty: the producer
+  sends what is missing. A sealed log leaves the producer's memory once Redis has all of it.
+- A reader elsewhere is woken by Pub/Sub and fetches from the stream.
+- A producer holds a lease. When it is gone, whoever reads one of its logs seals it with a retryable error.
+- A stop is asked of the producer, which knows what its readers have seen, so that numbers agree everywhere.
+  One that does not obey in time is sealed over.
+- Redis keeps a sealed log for its time to live. The caps are memory's: here `maxmemory` is the operator's.
+  With an eviction policy that takes these keys, answers vanish early; `noeviction` refuses new ones instead.
+"""
+
+import asyncio
+import logging
+import math
+import secrets
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from chat_sse.errors import ChatError, InternalError, KeyReused, Overloaded, StoreUnavailable, StreamNotFound
+from chat_sse.events import Terminal, failure
+from chat_sse.stores.base import Log, Ticket
+from chat_sse.stores.redis.commands import READ_MS, Commands, claim_of
+from chat_sse.stores.redis.inbox import Inbox
+from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS, PROBE_SECONDS, Lease
+from chat_sse.stores.redis.link import Link
+from chat_sse.stores.redis.listener import Listener
+from chat_sse.stores.redis.logs import MirroredLog, ProducedLog
+from chat_sse.stores.redis.outbox import Outbox
+from chat_sse.stores.redis.scripts import claim_key, control_channel, label_key, log_key, meta_key, read_key
+
+log = logging.getLogger(__name__)
+
+# A producer obeys a stop in milliseconds; a stop promises a second.
+STOP_SECONDS = 0.7
+SETTLE_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RedisStore:
+    """A Store shared by every process that has the same Redis."""
+
+    def __init__(self, url: str, *, ttl_seconds: float, running_seconds: float) -> None:
+        """Prepare. Raises ValueError for a URL that redis-py cannot read.
+
+        `running_seconds`: longer than any answer takes; keys of an answer whose producer died go after it.
+        """
+        producer = secrets.token_hex(8)
+        self._commands = Commands(
+            producer=producer, ttl_ms=int(ttl_seconds * 1000), running_ms=int(running_seconds * 1000)
+        )
+        self._link = Link(url)
+        self._control = control_channel(producer)
+        self._listener = Listener(self._link.pool, self._hear)
+        self._listener.subscribe(self._control)
+        self._work = asyncio.Event()
+        self._outbox = Outbox(self._commands, self._work.set)
+        self._inbox = Inbox(self._commands, self._listener, self._work.set)
+        self._lease = Lease(self._link, self._commands, self._inbox, self._recover)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start its three tasks. Redis may be away: then `check` says so until it is there."""
+        with suppress(StoreUnavailable):
+            await self._lease.beat()
+        works = {"lease": self._lease.keep(), "exchange": self._exchange(), "listen": self._listener.listen()}
+        self._tasks = [_spawn(work, f"redis {name}") for name, work in works.items()]
+
+    async def create(self, ticket: Ticket) -> Log | None:
+        """Create or claim, as `Store.create` promises."""
+        produced = self._outbox.new_log(ticket)
+        try:
+            created = await self._register(ticket)
+        except KeyReused:
+            raise
+        except BaseException:
+            # What Redis has done of it is unknown, and a claim without an answer would bind its key. So it
+            # gets an end, and is forgotten as soon as Redis can be told.
+            self._outbox.logs[ticket.stream_id] = produced
+            produced.append([failure(InternalError("the question was not asked"), "")])
+            produced.discarded = True
+            raise
+        if not created:
+            return None
+        self._outbox.logs[ticket.stream_id] = produced
+        return produced
+
+    async def find_key(self, key: str) -> Log:
+        """Find, as `Store.find_key` promises."""
+        [value] = await self._link.run([("GET", claim_key(key))])
+        if value is None:
+            raise StreamNotFound("no answer belongs to this key")
+        return await self.open(value.decode().partition(":")[0])
+
+    async def find_label(self, label: str) -> Log:
+        """Find, as `Store.find_label` promises."""
+        [value] = await self._link.run([("GET", label_key(label))])
+        if value is None:
+            raise StreamNotFound("no answer belongs to this label")
+        return await self.open(value.decode())
+
+    async def open(self, stream_id: str) -> Log:
+        """Open, as `Store.open` promises."""
+        return await self._open(stream_id)
+
+    async def extent(self, stream_id: str) -> tuple[int, bool]:
+        """Tell a log's extent by Redis. Raises StreamNotFound."""
+        length, sealed = await self._link.run(
+            [("XLEN", log_key(stream_id)), ("HGET", meta_key(stream_id), "sealed")]
+        )
+        if sealed is None:
+            raise StreamNotFound("no answer has this id, or it has expired")
+        return length, sealed != b"0"
+
+    async def seal(self, stream_id: str, event: Terminal) -> bool:
+        """Seal, as `Store.seal` promises: by the producer, or in its stead when it does not answer."""
+        stream = await self._open(stream_id)
+        if isinstance(stream, ProducedLog):
+            return stream.stop(event)
+        entry = _encode(event)
+        [asked] = await self._link.run([self._commands.stop(stream_id, stream.producer, entry)])
+        if asked == -1:
+            raise StreamNotFound("no answer has this id, or it has expired")
+        if asked == 0:
+            return False
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await _read_to_end(stream)
+        except TimeoutError:
+            return await self._link.run([self._commands.seal(stream_id, entry)]) == [1]
+        sealed = await self._link.run([("HGET", meta_key(stream_id), "sealed")])
+        return bool(asked == 1 and sealed == [b"2"])
+
+    async def discard(self, log: Log) -> None:
+        """Forget, as `Store.discard` promises; waits a moment for Redis to know."""
+        produced = self._outbox.logs.get(log.id)
+        if produced is None:
+            return
+        produced.discarded = True
+        self._outbox.note(produced)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS if self._link.up.is_set() else 0):
+                await produced.settled.wait()
+
+    async def idle_elsewhere(self, log: Log) -> float:
+        """Tell, as `Store.idle_elsewhere` promises, by when the others have last marked the log."""
+        try:
+            [left_ms] = await self._link.run([("PTTL", read_key(log.id))])
+        except StoreUnavailable:
+            return 0.0
+        if self._link.seconds() < LEASE_SECONDS:  # those that were cut off as well are about to come back
+            return 0.0
+        if left_ms < 0:
+            return math.inf
+        seconds = (READ_MS - left_ms) / 1000
+        return 0.0 if seconds < 2 * BEAT_SECONDS else seconds
+
+    async def check(self) -> None:
+        """Ask Redis whether it is there. Raises StoreUnavailable."""
+        await self._link.run([("PING",)])
+        if any(task.done() for task in self._tasks):
+            raise self._link.unavailable()
+
+    def interrupt(self, error: ChatError) -> None:
+        """Interrupt, as `Store.interrupt` promises."""
+        self._inbox.interrupt(error)
+
+    async def aclose(self) -> None:
+        """Send what is unsent, within bounds, give the lease back and close the connections."""
+        await _end(self._tasks)
+        self.interrupt(Overloaded("the log was closed"))
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while not self._outbox.empty:
+                    await self._round()
+                await self._lease.give_back()
+        await self._link.aclose()
+
+    # Names. Keys and labels live under hash tags of their own, so each is a step of its own.
+
+    async def _register(self, ticket: Ticket) -> bool:
+        """Make a log known, then claim its key: whoever finds a claim finds its log."""
+        commands = self._commands.birth(ticket)
+        if ticket.key is not None:
+            commands.append(self._commands.claim(ticket))
+        there = (await self._link.run(commands))[-1]
+        if ticket.key is not None and there != claim_of(ticket) and not await self._take_over(ticket, there):
+            await self._link.run([("DEL", meta_key(ticket.stream_id))])
+            if there.partition(b":")[2] != ticket.fingerprint.hex().encode():
+                raise KeyReused("this key was used with another body")
+            return False
+        if ticket.label is not None:
+            await self._link.run([self._commands.label(ticket)])
+        return True
+
+    async def _take_over(self, ticket: Ticket, there: bytes) -> bool:
+        """Take a claim whose log is gone, as after a failover that lost it."""
+        meta = meta_key(there.decode().partition(":")[0])
+        [[owner, discarded]] = await self._link.run([("HMGET", meta, "owner", "discarded")])
+        if owner is not None and not discarded:
+            return False
+        [there] = await self._link.run([self._commands.claim(ticket, there)])
+        return there == claim_of(ticket)
+
+    async def _open(self, stream_id: str) -> ProducedLog | MirroredLog:
+        if produced := self._outbox.logs.get(stream_id):
+            if produced.discarded:
+                raise StreamNotFound("the question with this id has failed")
+            return produced
+        fields = ("owner", "producer", "sealed", "discarded")
+        [[owner, producer, sealed, discarded]] = await self._link.run(
+            [("HMGET", meta_key(stream_id), *fields)]
+        )
+        if owner is None or discarded:
+            raise StreamNotFound("no answer has this id, or it has expired")
+        ticket = Ticket(stream_id=stream_id, owner=owner.decode())
+        return self._inbox.mirror(ticket, producer.decode(), ended=sealed != b"0", readers=self)
+
+    # What keeps it going.
+
+    def attend(self, mirror: MirroredLog) -> None:
+        """Keep a mirror up with its log, as `Readers.attend` promises."""
+        self._inbox.attend(mirror)
+
+    def leave(self, mirror: MirroredLog) -> None:
+        """Let it be, as `Readers.leave` promises."""
+        self._inbox.leave(mirror)
+
+    async def _exchange(self) -> None:
+        """One round trip after the other, as long as there is anything to send or to fetch."""
+        while True:
+            await self._work.wait()
+            await self._link.up.wait()
+            self._work.clear()
+            try:
+                await self._listener.update()
+                await self._round()
+            except StoreUnavailable:
+                self._recover()
+
+    async def _round(self) -> None:
+        """What is new here goes out, what is new elsewhere comes in."""
+        jobs = [*self._outbox.jobs(), *self._inbox.jobs()]
+        if not jobs:
+            return
+        results = await self._link.run([command for command, _ in jobs])
+        for (_, on_result), result in zip(jobs, results, strict=True):
+            if on_result is not None:
+                on_result(result)
+
+    def _recover(self) -> None:
+        self._outbox.recover()
+        self._inbox.recover()
+
+    def _hear(self, channel: str, message: bytes | None) -> None:
+        """Take a message of Pub/Sub; None: heard from now on."""
+        if channel != self._control:
+            self._inbox.hear(channel)
+        elif message is None:
+            self._recover()
+        elif message:
+            self._outbox.obey(message)
+
+
+async def _read_to_end(stream: MirroredLog) -> None:
+    after = -1
+    with stream.reading():
+        while entries := await stream.read(after):
+            after += len(entries)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once may not do: before Python 3.12 `wait_for`, which redis-py sends with, swallows a cancellation that
+    arrives together with its result (CPython issue 86296).
+    """
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=PROBE_SECONDS)
+
+
+def _spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Start a task of the store; it ends with it, or says why."""
+
+    def report(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.critical("store.crashed", extra={"fields": {"task": name}}, exc_info=error)
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(report)
+    return task

@@ -1,0 +1,443 @@
+"""Several service processes with one Redis: any of them resumes and stops what any other has asked for."""
+
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from chat_sse.formats.sse import HEARTBEAT
+from tests.conftest import QUICK
+from tests.redis_server import PASSWORD, RedisServer
+from tests.service import HELLO, RunningService, ask, events, serve, text_of
+from tests.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
+
+Serve = Callable[..., RunningService]
+
+# Upstreams here are silent for as long as a test wants; what ends an answer is the test.
+PATIENT = {
+    **QUICK,
+    "CHAT_SSE_ACCEPT_WAIT": "0.3",
+    "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "60",
+    "CHAT_SSE_IDLE_TIMEOUT": "60",
+    "CHAT_SSE_DISCONNECT_GRACE": "2",
+}
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def environment(redis_server: RedisServer, upstream_port: int) -> Mapping[str, str]:
+    base_url = f"http://127.0.0.1:{upstream_port}/v1"
+    return {**PATIENT, "OPENAI_BASE_URL": base_url, "CHAT_SSE_REDIS_URL": redis_server.url}
+
+
+@pytest.fixture(scope="module")
+def left(environment: Mapping[str, str]) -> Iterator[RunningService]:
+    with serve(environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def right(environment: Mapping[str, str]) -> Iterator[RunningService]:
+    with serve(environment) as running:
+        yield running
+
+
+class Stream:
+    """A response that is being read, by a thread of its own."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.response = response
+        self.body = b""
+        self._grown = threading.Condition()
+        self.ended = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            for data in self.response.iter_raw():
+                with self._grown:
+                    self.body += data
+                    self._grown.notify_all()
+        except (httpx2.HTTPError, httpx2.StreamError):
+            pass  # the test has closed it, or its server was killed
+        with self._grown:
+            self.ended = True
+            self._grown.notify_all()
+
+    def wait_for(self, text: bytes, seconds: float = 10.0) -> None:
+        """Wait until some bytes have come."""
+        with self._grown:
+            assert self._grown.wait_for(lambda: text in self.body, seconds), self.body
+
+    def whole(self, seconds: float = 20.0) -> bytes:
+        """Wait for the end and give all bytes but the heartbeats."""
+        with self._grown:
+            assert self._grown.wait_for(lambda: self.ended, seconds), self.body
+        return self.body.replace(HEARTBEAT, b"")
+
+    def last_event(self) -> dict[str, Any]:
+        """Wait for the end and give the last event, with or without an id."""
+        last = self.whole().split(b"data: ")[-1]
+        event: dict[str, Any] = msgspec.json.decode(last)
+        return event
+
+    def close(self) -> None:
+        """Leave, as a client does that closes its tab."""
+        self.response.extensions["network_stream"].get_extra_info("socket").shutdown(2)
+        self.whole()
+
+    @property
+    def id(self) -> str:
+        return self.response.headers["content-location"].removeprefix("/ask/")
+
+
+@contextmanager
+def streaming(method: str, url: str, **options: Any) -> Iterator[Stream]:
+    """Send a request and read its stream."""
+    with httpx2.Client(timeout=30) as client, client.stream(method, url, **options) as response:
+        assert response.status_code == 200
+        stream = Stream(response)
+        try:
+            yield stream
+        finally:
+            if not stream.ended:
+                stream.close()
+
+
+def asking(service: RunningService, **options: Any) -> Any:
+    """Ask, and read the stream."""
+    return streaming("POST", f"{service.url}/ask", json=HELLO, **options)
+
+
+def attaching(service: RunningService, stream_id: str) -> Any:
+    """Read an answer from its start."""
+    return streaming("GET", f"{service.url}/ask/{stream_id}")
+
+
+def test_another_process_gives_the_same_bytes_while_it_runs_and_afterwards(
+    left: RunningService, right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Say("Hel"), Hold(gate), Say("lo"), Say("!"), Finish())
+    with asking(left) as here:
+        here.wait_for(b"Hel")
+        with attaching(right, here.id) as there:
+            there.wait_for(b"Hel")
+            gate.set()
+            assert there.whole() == here.whole()
+    whole = here.whole()
+    for service in (left, right):
+        again = httpx2.get(f"{service.url}/ask/{here.id}", timeout=30)
+        assert again.content.replace(HEARTBEAT, b"") == whole
+    assert upstream.paid_calls == 1
+
+
+def test_another_process_resumes_after_any_event(
+    left: RunningService, right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("a"), Say("b"), Say("c"), Finish())
+    whole = ask(left.url)
+    stream_id = whole.headers["content-location"].removeprefix("/ask/")
+    blocks = whole.content.replace(HEARTBEAT, b"").split(b"\n\n")
+    for seq in range(len(blocks) - 2):
+        place = {"Last-Event-ID": f"{stream_id}.{seq}"}
+        rest = httpx2.get(f"{right.url}/ask/{stream_id}", headers=place, timeout=30)
+        assert rest.content.replace(HEARTBEAT, b"") == b"\n\n".join(blocks[seq + 1 :])
+    end = {"Last-Event-ID": f"{stream_id}.{len(blocks) - 2}"}
+    assert httpx2.get(f"{right.url}/ask/{stream_id}", headers=end, timeout=30).status_code == 204
+    assert upstream.paid_calls == 1
+
+
+def test_a_stop_from_another_process_closes_a_silent_upstream_within_a_second(
+    left: RunningService, right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("Hel"), Silence())
+    with asking(left) as here:
+        here.wait_for(b"Hel")
+        with attaching(right, here.id) as there:
+            there.wait_for(b"Hel")
+            [call] = upstream.wait_for_calls(1)
+            for _ in range(2):
+                assert httpx2.delete(f"{right.url}/ask/{here.id}", timeout=30).status_code == 204
+            assert call.wait_gone(1)
+            assert here.last_event() == {"type": "done", "finish_reason": "cancelled", "usage": None}
+            assert there.whole() == here.whole()
+
+
+def test_a_stop_from_another_process_ends_a_call_that_upstream_has_not_accepted(
+    left: RunningService, right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Silence())
+    accepted = httpx2.post(f"{left.url}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
+    assert accepted.status_code == 202
+    [call] = upstream.wait_for_calls(1)
+    path = accepted.headers["content-location"]
+    assert httpx2.delete(f"{right.url}{path}", timeout=30).status_code == 204
+    assert call.wait_gone(1)
+    found = events(httpx2.get(f"{right.url}{path}", timeout=30))
+    assert [event["type"] for event in found] == ["start", "done"]
+    assert found[-1]["finish_reason"] == "cancelled"
+
+
+def test_one_key_in_two_processes_makes_one_paid_call(
+    left: RunningService, right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("once"), Finish())
+    key = {"Idempotency-Key": "both at once"}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: ask((left, right)[n % 2].url, headers=key), range(8)))
+    assert len({answer.headers["content-location"] for answer in answers}) == 1
+    assert {text_of(events(answer)) for answer in answers} == {"once"}
+    other = {"messages": [{"role": "user", "content": "Something else"}]}
+    assert ask(right.url, other, headers=key).status_code == 422
+    assert upstream.paid_calls == 1
+
+
+def test_a_refusal_is_told_to_an_asker_in_another_process_and_frees_the_key(
+    left: RunningService, right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Hold(gate), Refuse(401))
+    key = {"Idempotency-Key": "refused"}
+    with asking(left, headers=key) as here, asking(right, headers=key) as there:
+        upstream.wait_for_calls(1)
+        there.wait_for(b"start")
+        gate.set()
+        assert there.last_event()["error"] == "authentication_error"
+        assert here.whole() == there.whole()
+    assert upstream.paid_calls == 0
+
+
+def test_an_answer_that_is_read_in_another_process_alone_goes_on_until_that_reader_leaves_for_good(
+    left: RunningService, right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Say("Hel"), Hold(gate), Say("lo"), Silence())
+    with ExitStack() as stack:
+        here = stack.enter_context(asking(left))
+        here.wait_for(b"Hel")
+        there = stack.enter_context(attaching(right, here.id))
+        there.wait_for(b"Hel")
+        here.close()
+        [call] = upstream.wait_for_calls(1)
+        assert not call.wait_gone(3.5)  # longer than the grace of two seconds
+        gate.set()
+        there.wait_for(b"lo")
+        there.close()
+        assert not call.wait_gone(1.5)  # whose grace begins now
+        assert call.wait_gone(10)
+
+
+def test_a_draining_process_tells_those_who_read_another_ones_answer_to_come_back(
+    environment: Mapping[str, str], right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Say("Hel"), Hold(gate), Say("lo"), Finish())
+    with serve(environment) as leaving, asking(right) as here, attaching(leaving, here.id) as there:
+        there.wait_for(b"Hel")
+        assert leaving.terminate() == 0
+        last = there.last_event()
+        assert (last["type"], last["error"], last["retryable"]) == ("error", "server_draining", True)
+        assert b"id: " not in there.whole().split(b"\n\n")[-2]
+        assert " ERROR " not in leaving.log()
+        gate.set()
+        assert here.last_event()["finish_reason"] == "stop"
+
+
+def test_a_killed_producer_leaves_no_reader_hanging(
+    environment: Mapping[str, str], right: RunningService, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("Hel"), Silence())
+    with serve(environment) as doomed, asking(doomed) as here:
+        here.wait_for(b"Hel")
+        with attaching(right, here.id) as there:
+            there.wait_for(b"Hel")
+            doomed.process.send_signal(signal.SIGKILL)
+            last = there.last_event()
+            assert (last["type"], last["error"], last["retryable"]) == ("error", "internal_error", True)
+        again = httpx2.get(f"{right.url}/ask/{here.id}", timeout=30)
+        assert again.content.replace(HEARTBEAT, b"") == there.whole()
+
+
+def test_an_outage_of_redis_cuts_no_local_reader_and_is_over_when_it_is_back(
+    environment: Mapping[str, str], upstream: ScriptedUpstream
+) -> None:
+    gate = threading.Event()
+    upstream.answer_next(Say("Hel"), Hold(gate), Say("lo"), Finish())
+    with RedisServer() as redis, ExitStack() as stack:
+        both = {**environment, "CHAT_SSE_REDIS_URL": redis.url}
+        producer, other = (stack.enter_context(serve(both)) for _ in range(2))
+        here = stack.enter_context(asking(producer))
+        here.wait_for(b"Hel")
+        there = stack.enter_context(attaching(other, here.id))
+        there.wait_for(b"Hel")
+
+        redis.kill()
+        last = there.last_event()
+        assert (last["type"], last["error"], last["retryable"]) == ("error", "log_unavailable", True)
+        assert b"id: " not in there.whole().split(b"\n\n")[-2]
+        for service in (producer, other):
+            refused = ask(service.url)
+            assert (refused.status_code, refused.json()["error"]) == (503, "log_unavailable")
+            assert int(refused.headers["retry-after"]) > 0
+            assert httpx2.get(f"{service.url}/readyz", timeout=30).status_code == 503
+            assert httpx2.get(f"{service.url}/healthz", timeout=30).status_code == 200
+        gate.set()
+        assert here.last_event()["finish_reason"] == "stop"
+        assert upstream.paid_calls == 1
+
+        redis.start()
+        for service in (producer, other):
+            wait_until_ready(service)
+        # What Redis had lost, its producer has sent again: the reader that was cut off reads on.
+        seen = f"{here.id}.1"
+        wait_until_found(other, here.id)
+        rest = httpx2.get(f"{other.url}/ask/{here.id}", headers={"Last-Event-ID": seen}, timeout=30)
+        assert text_of(events(rest)) == "lo"
+        assert text_of(events(ask(other.url))) == "Hello there!"
+        assert PASSWORD not in producer.log() + other.log()
+        assert "Traceback" not in producer.log() + other.log()
+
+
+def wait_until_ready(service: RunningService) -> None:
+    poll(lambda: httpx2.get(f"{service.url}/readyz", timeout=30).status_code == 200)
+
+
+def wait_until_found(service: RunningService, stream_id: str) -> None:
+    poll(lambda: httpx2.head(f"{service.url}/ask/{stream_id}", timeout=30).status_code == 200)
+
+
+def poll(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_service_may_start_before_its_redis(
+    environment: Mapping[str, str], upstream: ScriptedUpstream
+) -> None:
+    redis = RedisServer()
+    with serve({**environment, "CHAT_SSE_REDIS_URL": redis.url}) as service:
+        ready = httpx2.get(f"{service.url}/readyz", timeout=30)
+        assert (ready.status_code, ready.json()["error"]) == (503, "log_unavailable")
+        assert ask(service.url).status_code == 503
+        assert upstream.paid_calls == 0
+        with redis:
+            wait_until_ready(service)
+            assert text_of(events(ask(service.url))) == "Hello there!"
+        assert PASSWORD not in service.log()
+
+
+# One service of several workers.
+
+
+def test_any_worker_serves_any_resume_and_any_stop(
+    environment: Mapping[str, str], upstream: ScriptedUpstream
+) -> None:
+    upstream.answer_next(Say("Hel"), Say("lo"), Finish())
+    upstream.answer(Say("Hel"), Silence())
+    with serve(environment, "--workers", "2") as service:
+        whole = ask(service.url)
+        place = whole.headers["content-location"]
+
+        def again(_: int) -> bytes:
+            response = httpx2.get(f"{service.url}{place}", timeout=30)  # a connection of its own
+            return response.content.replace(HEARTBEAT, b"")
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(again, range(24))) == {whole.content.replace(HEARTBEAT, b"")}
+        for number in range(6):
+            with asking(service) as stream:
+                stream.wait_for(b"Hel")
+                call = upstream.wait_for_calls(number + 2)[-1]
+                assert httpx2.delete(f"{service.url}/ask/{stream.id}", timeout=30).status_code == 204
+                assert call.wait_gone(1)
+                assert stream.last_event()["finish_reason"] == "cancelled"
+        assert service.terminate() == 0
+        assert upstream.paid_calls == 7
+        assert "Traceback" not in service.log()
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_all_workers(
+    environment: Mapping[str, str], upstream: ScriptedUpstream, sig: signal.Signals
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Say("Hel"), Hold(gate), Say("lo"), Finish())
+    with (
+        serve({**environment, "CHAT_SSE_SHUTDOWN_GRACE": "20"}, "--workers", "2") as service,
+        ExitStack() as s,
+    ):
+        streams = [s.enter_context(asking(service)) for _ in range(6)]
+        for stream in streams:
+            stream.wait_for(b"Hel")
+        service.process.send_signal(sig)
+        service.wait_for_log("relay.draining")
+        gate.set()
+        assert [stream.last_event()["finish_reason"] for stream in streams] == ["stop"] * 6
+        assert service.process.wait(20) == 0
+        assert not [line for line in service.log().splitlines() if " ERROR " in line or "Traceback" in line]
+
+
+def test_a_worker_that_dies_is_replaced(environment: Mapping[str, str], upstream: ScriptedUpstream) -> None:
+    with serve(environment, "--workers", "2") as service:
+        [victim, *_] = subprocess.run(
+            ["pgrep", "-P", str(service.process.pid), "-f", "spawn_main"],
+            check=True, capture_output=True, text=True,
+        ).stdout.split()  # fmt: skip
+        subprocess.run(["kill", "-9", victim], check=True)
+        service.wait_for_log("worker.died")
+        poll(lambda: text_of(events(ask(service.url))) == "Hello there!")
+        assert service.terminate() == 0
+
+
+def refused_start(environ: Mapping[str, str], *arguments: str) -> str:
+    """Start a service that must refuse; give what it says."""
+    refused = subprocess.run(
+        [sys.executable, *arguments],
+        env={"PATH": "", "OPENAI_API_KEY": "sk-test", "CHAT_SSE_PORT": "0", **environ},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2, refused.stderr
+    return refused.stderr
+
+
+def test_several_workers_without_redis_do_not_start() -> None:
+    said = refused_start({}, "-m", "chat_sse", "--workers", "2")
+    assert "CHAT_SSE_WORKERS must be 1 without CHAT_SSE_REDIS_URL" in said
+
+
+def test_a_redis_url_with_an_unknown_option_is_refused_and_not_echoed() -> None:
+    for option in ("socket_timeout=soon", "colour=red"):
+        said = refused_start({"CHAT_SSE_REDIS_URL": f"redis://:{PASSWORD}@h/0?{option}"}, "-m", "chat_sse")
+        assert "CHAT_SSE_REDIS_URL cannot be used" in said
+        assert PASSWORD not in said
+
+
+def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path) -> None:
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        if package.suffix != ".pth" and not package.name.startswith(("redis", "hiredis")):
+            (tmp_path / package.name).symlink_to(package)
+    path = f"{Path(__file__).parent.parent}:{tmp_path}"
+    environ = {"PYTHONPATH": path, "CHAT_SSE_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:1/0"}
+    said = refused_start(environ, "-S", "-m", "chat_sse")
+    assert "needs the extra `redis`: pip install 'chat-sse[redis]'" in said
+    assert PASSWORD not in said
