@@ -21,8 +21,13 @@ from chat_sse.formats.base import Delivery, Format
 from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
+from chat_sse.guard.address import ClientAddresses
+from chat_sse.guard.admission import Admission
 from chat_sse.guard.auth import Authentication
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
+from chat_sse.guard.budget import Budget, MemoryBudgets
+from chat_sse.guard.rates import MemoryRates, Rate
+from chat_sse.guard.slots import MemorySlots
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
 from chat_sse.relay import Relay, Timing
@@ -37,7 +42,14 @@ DEFAULT_MODEL = "gpt-4o-mini"
 
 CORS_METHODS = ("GET", "POST", "DELETE")
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer")
-CORS_RESPONSE_HEADERS = ("Content-Location", "Location", "Retry-After", "X-Request-Id")
+CORS_RESPONSE_HEADERS = (
+    "Content-Location",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-Id",
+)
 
 
 def create_app(
@@ -61,7 +73,8 @@ def create_app(
             stack.push_async_callback(relay.aclose)
             drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
             stack.push_async_callback(_cancel, drain)
-            yield {"service": _service(settings, answering, relay)}
+            admission = _admission(settings)
+            yield {"service": _service(settings, answering, relay, admission)}
 
     return Starlette(
         routes=[*serving, *documentation(serving)],
@@ -77,7 +90,7 @@ def create_app(
                 expose_headers=CORS_RESPONSE_HEADERS,
             ),
             Middleware(Boundary),
-            Middleware(Authentication),
+            Middleware(Authentication, addresses=ClientAddresses(settings.trusted_proxies)),
         ],
         exception_handlers={ChatError: handle_chat_error, HTTPException: handle_http_exception},
     )
@@ -116,7 +129,18 @@ async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     return store
 
 
-def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
+def _admission(settings: Settings) -> Admission:
+    rates = Rate.parse(settings.rate_limit), Rate.parse(settings.rate_limit_total)
+    budgets = Budget.parse(settings.token_budget), Budget.parse(settings.token_budget_total)
+    return Admission(
+        rates=MemoryRates(*rates),
+        slots=MemorySlots(settings.max_streams_per_client, settings.max_streams),
+        budgets=MemoryBudgets(*budgets),
+        system_prompt=settings.system_prompt,
+    )
+
+
+def _service(settings: Settings, upstream: Upstream, relay: Relay, admission: Admission) -> Service:
     delivery = Delivery(
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
@@ -134,8 +158,10 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
         policy=Policy(
             models=allowed_models(settings, upstream.models),
             max_messages=settings.max_messages,
+            max_chars=settings.max_chars,
             max_output_tokens=settings.max_output_tokens,
         ),
+        admission=admission,
         max_body_bytes=settings.max_body_bytes,
         shutdown_grace_seconds=settings.shutdown_grace,
     )

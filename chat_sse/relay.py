@@ -28,6 +28,7 @@ from chat_sse.errors import (
     UpstreamTimeout,
 )
 from chat_sse.events import Done, Start, Terminal, failure
+from chat_sse.guard.admission import Outcome, Visit
 from chat_sse.messages import Question
 from chat_sse.stores.base import Log, Store, Ticket
 from chat_sse.upstreams.base import Upstream, UpstreamEvent
@@ -100,9 +101,12 @@ class Patience:
 class _Answer:
     """A running answer: its log, its pump, and who reads it."""
 
-    def __init__(self, stream: Log, question: Question, request_id: str) -> None:
+    def __init__(self, stream: Log, question: Question, request_id: str, visit: Visit) -> None:
         self.log = stream
         self.question = question
+        self.visit = visit
+        self.done: Done | None = None  # upstream's own
+        self.refused = False  # by upstream, unpaid
         self.request_id = request_id
         self.loop = asyncio.get_running_loop()
         self.started_at = self.loop.time()
@@ -142,23 +146,32 @@ class Relay:
         """How many answers are under way in this process."""
         return len(self._running)
 
-    async def start(self, question: Question, ticket: Ticket, request_id: str) -> Log:
+    async def start(self, question: Question, ticket: Ticket, request_id: str, visit: Visit) -> Log:
         """Ask upstream, or attach to the answer that the ticket's key has already asked for.
 
         Returns once upstream has accepted, or after the accept wait. Raises ChatError for what upstream
-        refused until then, KeyReused for a key with another body, and Draining while shutting down.
+        refused until then, LimitReached and Overloaded for what this server's limits refuse, KeyReused for a
+        key with another body, and Draining while shutting down.
         """
         if self.draining:
             raise Draining(retry_after=RETRY_SECONDS)
         stream = await self._store.create(ticket)
         if stream is not None:
-            answer: _Answer | None = self._launch(stream, question, request_id)
+            await self._admit(stream, question, request_id, visit)
+            answer: _Answer | None = self._launch(stream, question, request_id, visit)
         else:
             stream = await self._claimed(ticket)
             answer = self._running.get(stream.id)
         if answer is not None:
             await self._pass_gate(answer)
         return stream
+
+    async def knows(self, key: str | None) -> bool:
+        """Tell whether a question with this key would attach to an answer."""
+        try:
+            return key is not None and bool(await self._store.find_key(key))
+        except StreamNotFound:
+            return False
 
     async def open(self, stream_id: str, owner: str) -> Log:
         """Give an answer's log, running or finished. Raises StreamNotFound, for another's answer too."""
@@ -220,8 +233,18 @@ class Relay:
         except StreamNotFound:  # upstream refused it a moment ago: unpaid, so the key may ask again
             raise Overloaded("the question with this key has just failed", retry_after=1) from None
 
-    def _launch(self, stream: Log, question: Question, request_id: str) -> _Answer:
-        answer = _Answer(stream, question, request_id)
+    async def _admit(self, stream: Log, question: Question, request_id: str, visit: Visit) -> None:
+        """Pass the limits. Refused, the log is ended for whoever found it meanwhile, and its key is free."""
+        error: ChatError = InternalError("the question was interrupted")
+        try:
+            await visit.admit(stream.id, question)
+        except BaseException as exc:
+            stream.append([failure(exc if isinstance(exc, ChatError) else error, request_id)])
+            await self._store.discard(stream)
+            raise
+
+    def _launch(self, stream: Log, question: Question, request_id: str, visit: Visit) -> _Answer:
+        answer = _Answer(stream, question, request_id, visit)
         self._running[stream.id] = answer
         answer.pump = asyncio.create_task(self._pump(answer), name=f"pump {stream.id}")
         answer.pump.add_done_callback(lambda _: self._ended(answer))
@@ -230,6 +253,7 @@ class Relay:
     def _ended(self, answer: _Answer) -> None:
         """Clear up after a pump, however it ended: here nothing can be cancelled away."""
         del self._running[answer.log.id]
+        answer.visit.settle(Outcome(refused=answer.refused, done=answer.done, size=answer.log.size))
         if answer.orphan_timer:
             answer.orphan_timer.cancel()
         if not answer.log.sealed:  # cancelled by somebody who does not know us
@@ -259,6 +283,7 @@ class Relay:
                     patience.heard()
                     self._append(answer, batch)
                     if isinstance(batch[-1], Done):
+                        answer.done = batch[-1]
                         reason = batch[-1].finish_reason
         except ChatError as exc:
             await self._fail(answer, exc)
@@ -279,6 +304,7 @@ class Relay:
     async def _fail(self, answer: _Answer, error: ChatError) -> None:
         """Tell a fault: to those who wait at the gate while nothing was sent, in the stream afterwards."""
         at_the_gate = not answer.announced
+        answer.refused = not (error.may_cost or answer.gate.done())
         if error.may_cost:
             answer.announce()  # for the next request with its key, which gets this fault and no second call
         answer.log.append([failure(error, answer.request_id)])
