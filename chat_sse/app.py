@@ -69,11 +69,11 @@ def create_app(
         async with AsyncExitStack() as stack:
             answering = upstream or await _open_upstream(settings, stack)
             keeping = store or await _open_store(settings, stack)
+            admission = await _open_admission(settings, stack)
             relay = Relay(answering, keeping, _timing(settings))
             stack.push_async_callback(relay.aclose)
             drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
             stack.push_async_callback(_cancel, drain)
-            admission = _admission(settings)
             yield {"service": _service(settings, answering, relay, admission)}
 
     return Starlette(
@@ -129,13 +129,28 @@ async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     return store
 
 
-def _admission(settings: Settings) -> Admission:
+async def _open_admission(settings: Settings, stack: AsyncExitStack) -> Admission:
+    """Set up the limits; to be opened before what takes from them, and so closed after it."""
     rates = Rate.parse(settings.rate_limit), Rate.parse(settings.rate_limit_total)
+    streams = settings.max_streams_per_client, settings.max_streams
     budgets = Budget.parse(settings.token_budget), Budget.parse(settings.token_budget_total)
+    if settings.redis_url is None:
+        return Admission(
+            rates=MemoryRates(*rates),
+            slots=MemorySlots(*streams),
+            budgets=MemoryBudgets(*budgets),
+            system_prompt=settings.system_prompt,
+        )
+    from chat_sse.guard import shared  # noqa: PLC0415 - needs an extra
+
+    counts = shared.SharedCounts(settings.redis_url)
+    stack.push_async_callback(counts.aclose)
+    slots = shared.SharedSlots(counts, *streams)
+    stack.push_async_callback(slots.aclose)
     return Admission(
-        rates=MemoryRates(*rates),
-        slots=MemorySlots(settings.max_streams_per_client, settings.max_streams),
-        budgets=MemoryBudgets(*budgets),
+        rates=shared.SharedRates(counts, *rates),
+        slots=slots,
+        budgets=shared.SharedBudgets(counts, *budgets),
         system_prompt=settings.system_prompt,
     )
 

@@ -423,6 +423,7 @@ ANSWERED: Json = {
     "headers": _header("Content-Location", *LIMITS),
     "content": ANSWER,
 }
+READ: Json = {**ANSWERED, "headers": _header("Content-Location")}
 ACCEPTED: Json = {
     "description": "Asked with `Prefer: respond-async`. Read the answer at `Location`.",
     "headers": _header("Content-Location", "Location", *LIMITS),
@@ -528,7 +529,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Ask",
         description="Works while the answer runs and for some minutes afterwards. Never asks upstream.",
         parameters=("Format", "LastEventId", "LastEventIdInQuery"),
-        responses={"200": ANSWERED, "204": READ_TO_THE_END},
+        responses={"200": READ, "204": READ_TO_THE_END},
         errors=(InvalidRequest, StreamNotFound, NotAcceptable, InternalError),
     ),
     ("GET", "/ask/{chat_id}/stream"): Operation(

@@ -23,13 +23,13 @@ START_SECONDS = 30.0
 STOP_SECONDS = 25.0
 
 # All tests ask from one address; those about the limits set their own.
-NO_LIMITS = {
-    "CHAT_SSE_RATE_LIMIT": "off",
-    "CHAT_SSE_RATE_LIMIT_TOTAL": "off",
+FAR_LIMITS = {
+    "CHAT_SSE_RATE_LIMIT": "1000000/minute",
+    "CHAT_SSE_RATE_LIMIT_TOTAL": "1000000/minute",
     "CHAT_SSE_MAX_STREAMS_PER_CLIENT": "10000",
     "CHAT_SSE_MAX_STREAMS": "10000",
-    "CHAT_SSE_TOKEN_BUDGET": "off",
-    "CHAT_SSE_TOKEN_BUDGET_TOTAL": "off",
+    "CHAT_SSE_TOKEN_BUDGET": "1000000000/day",
+    "CHAT_SSE_TOKEN_BUDGET_TOTAL": "1000000000/day",
 }
 
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
@@ -79,7 +79,7 @@ def serve(env: Mapping[str, str] | None = None, *arguments: str) -> Iterator[Run
             "PATH": os.environ["PATH"],
             "CHAT_SSE_PORT": "0",
             "PYTHONPATH": str(Path.cwd()),
-            **NO_LIMITS,
+            **FAR_LIMITS,
         }
         with log_file.open("wb") as log:
             process = subprocess.Popen(

@@ -66,6 +66,7 @@ def counted_as(text: str) -> str:
     return f"{IPv6Address(network)}/{IPV6_PREFIX_BITS}"
 
 
+@lru_cache(REMEMBERED)
 def _parse(text: str) -> Address | None:
     """Read an address; one that IPv6 only wraps around IPv4 is the IPv4 address. None for other text."""
     try:

@@ -49,9 +49,10 @@ class Rate(msgspec.Struct, frozen=True):
             return window * (1 - (self.amount - 1 - current) / previous) - elapsed
         return window - elapsed + window * max(0.0, 1 - (self.amount - 1) / current)
 
-    def left(self, previous: float, current: float, elapsed: float) -> int:
+    def standing(self, previous: float, current: float, elapsed: float) -> Standing:
         """Tell how many more fit now."""
-        return max(0, math.floor(self.amount - previous * (1 - elapsed / self.seconds) - current))
+        left = math.floor(self.amount - previous * (1 - elapsed / self.seconds) - current)
+        return Standing(self.amount, self.seconds, max(0, left), self.seconds - elapsed)
 
 
 class Rates(Protocol):
@@ -130,9 +131,7 @@ class MemoryRates:
             if wait := rate.wait_seconds(previous, current, elapsed):
                 raise too_many(rate, wait, client=windows is self._clients)
             counted.append((windows, name))
-            here = Standing(
-                rate.amount, rate.seconds, rate.left(previous, current + 1, elapsed), rate.seconds - elapsed
-            )
+            here = rate.standing(previous, current + 1, elapsed)
             standing = here if standing is None else tighter(standing, here)
         for windows, name in counted:
             windows.add(name)
