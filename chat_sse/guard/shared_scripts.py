@@ -33,14 +33,14 @@ end
 return told
 """
 
-# KEYS sorted set of the client, of all. ARGV limits, stream id, lease (ms). Gives 0 when it is taken, else the
-# number of the set that is full.
+# KEYS sorted set of the client, of all. ARGV limits, stream id, lease (ms). Gives 0 when it is taken, else
+# the number of the set that is full.
 TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i, key in ipairs(KEYS) do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-  if redis.call('ZCARD', key) >= tonumber(ARGV[i]) and not redis.call('ZSCORE', key, ARGV[3]) then return i end
+  if redis.call('ZCARD', key) >= tonumber(ARGV[i]) then return i end
 end
 for _, key in ipairs(KEYS) do
   redis.call('ZADD', key, now + ARGV[4], ARGV[3])
