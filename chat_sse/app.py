@@ -22,8 +22,13 @@ from chat_sse.formats.base import Delivery, Format
 from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
+from chat_sse.guard.address import ClientAddresses
+from chat_sse.guard.admission import Admission
 from chat_sse.guard.auth import Authentication
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
+from chat_sse.guard.budget import Budget, MemoryBudgets
+from chat_sse.guard.rates import MemoryRates, Rate
+from chat_sse.guard.slots import MemorySlots
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
 from chat_sse.relay import CLEANUP_SECONDS, Relay, Timing
@@ -38,7 +43,14 @@ DEFAULT_MODEL = "gpt-4o-mini"
 
 CORS_METHODS = ("GET", "POST", "DELETE")
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer")
-CORS_RESPONSE_HEADERS = ("Content-Location", "Location", "Retry-After", "X-Request-Id")
+CORS_RESPONSE_HEADERS = (
+    "Content-Location",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-Id",
+)
 
 
 def create_app(
@@ -60,11 +72,12 @@ def create_app(
         async with AsyncExitStack() as stack:
             answering = upstream or await _open_upstream(settings, stack)
             keeping = store or await _open_store(settings, stack)
+            admission = await _open_admission(settings, stack)
             relay = Relay(answering, keeping, _timing(settings))
             stack.push_async_callback(relay.aclose)
             drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
             stack.push_async_callback(_cancel, drain)
-            yield {"service": _service(settings, answering, relay)}
+            yield {"service": _service(settings, answering, relay, admission)}
 
     return Starlette(
         routes=[*serving, *documentation(serving)],
@@ -80,7 +93,7 @@ def create_app(
                 expose_headers=CORS_RESPONSE_HEADERS,
             ),
             Middleware(Boundary),
-            Middleware(Authentication),
+            Middleware(Authentication, addresses=ClientAddresses(settings.trusted_proxies)),
         ],
         exception_handlers={ChatError: handle_chat_error, HTTPException: handle_http_exception},
     )
@@ -148,7 +161,33 @@ async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack)
     return store
 
 
-def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
+async def _open_admission(settings: Settings, stack: AsyncExitStack) -> Admission:
+    """Set up the limits; to be opened before what takes from them, and so closed after it."""
+    rates = Rate.parse(settings.rate_limit), Rate.parse(settings.rate_limit_total)
+    streams = settings.max_streams_per_client, settings.max_streams
+    budgets = Budget.parse(settings.token_budget), Budget.parse(settings.token_budget_total)
+    if settings.redis_url is None:
+        return Admission(
+            rates=MemoryRates(*rates),
+            slots=MemorySlots(*streams),
+            budgets=MemoryBudgets(*budgets),
+            system_prompt=settings.system_prompt,
+        )
+    from chat_sse.guard import shared  # noqa: PLC0415 - needs an extra
+
+    counts = shared.SharedCounts(settings.redis_url)
+    stack.push_async_callback(counts.aclose)
+    slots = shared.SharedSlots(counts, *streams)
+    stack.push_async_callback(slots.aclose)
+    return Admission(
+        rates=shared.SharedRates(counts, *rates),
+        slots=slots,
+        budgets=shared.SharedBudgets(counts, *budgets),
+        system_prompt=settings.system_prompt,
+    )
+
+
+def _service(settings: Settings, upstream: Upstream, relay: Relay, admission: Admission) -> Service:
     delivery = Delivery(
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
@@ -166,8 +205,10 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
         policy=Policy(
             models=allowed_models(settings, upstream.models),
             max_messages=settings.max_messages,
+            max_chars=settings.max_chars,
             max_output_tokens=settings.max_output_tokens,
         ),
+        admission=admission,
         max_body_bytes=settings.max_body_bytes,
         shutdown_grace_seconds=settings.shutdown_grace,
     )

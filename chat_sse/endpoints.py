@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,8 +15,9 @@ from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
+from chat_sse.guard.admission import Admission, Visit
 from chat_sse.guard.principal import principal_of
-from chat_sse.messages import AskRequest, Policy, admit, check_size, decode_ask
+from chat_sse.messages import Policy, admit, check_size, decode_ask
 from chat_sse.relay import Relay
 from chat_sse.stores.base import Log, Ticket
 
@@ -32,6 +33,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     formats: tuple[Format, ...]
     default_format: str
     policy: Policy
+    admission: Admission
     max_body_bytes: int
     shutdown_grace_seconds: float
 
@@ -56,8 +58,10 @@ async def ask(request: Request) -> Response:
         return await _resume(request, fmt, place)
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Content-Type must be application/json")
+    key = _key(request, request.headers.get("idempotency-key"))
+    visit = await _arrive(request, key)
     body = await _read_body(request, service.max_body_bytes)
-    return await _ask(request, fmt, decode_ask(body), body, request.headers.get("idempotency-key"))
+    return await _ask(request, fmt, body, key, visit)
 
 
 async def ask_by_url(request: Request) -> Response:
@@ -65,12 +69,12 @@ async def ask_by_url(request: Request) -> Response:
     fmt = _format(request)
     if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
         return await _resume(request, fmt, place)
-    body = _question_of(request.query_params)
-    question = decode_ask(body)
     if request.method == "HEAD":
-        admit(question, _service(request).policy)
+        admit(decode_ask(_question_of(request)), _service(request).policy)
         return Response(media_type=fmt.media_type)
-    return await _ask(request, fmt, question, body, request.query_params.get("id"))
+    key = _key(request, request.query_params.get("id"))
+    visit = await _arrive(request, key)
+    return await _ask(request, fmt, _question_of(request), key, visit)
 
 
 async def attach(request: Request) -> Response:
@@ -147,8 +151,10 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _question_of(query: QueryParams) -> bytes:
-    """Write a URL's question as the body that it stands for."""
+def _question_of(request: Request) -> bytes:
+    """Write a URL's question as the body that it stands for, which may be as large as a body."""
+    query = request.query_params
+    check_size(len(request.scope["query_string"]), _service(request).max_body_bytes)
     if text := query.get("q"):
         messages: Any = [{"role": "user", "content": text}]
     elif text := query.get("messages"):
@@ -161,24 +167,39 @@ def _question_of(query: QueryParams) -> bytes:
     return msgspec.json.encode({"messages": messages})
 
 
-async def _ask(request: Request, fmt: Format, ask: AskRequest, body: bytes, key: str | None) -> Response:
-    service = _service(request)
-    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
+def _key(request: Request, sent: str | None) -> str | None:
+    """Make a client's idempotency key its owner's own."""
+    if sent is None:
+        return None
+    if not 0 < len(sent) <= MAX_KEY_CHARS:
         raise InvalidRequest(f"an idempotency key has 1 to {MAX_KEY_CHARS} characters")
+    return f"{_owner(request)}/{sent}"
+
+
+async def _arrive(request: Request, key: str | None) -> Visit:
+    """Count a request that asks, before anything of it is read. Raises TooManyRequests."""
+    service = _service(request)
+    attaches = await service.relay.knows(key)
+    return await service.admission.arrive(principal_of(request).client, attaches=attaches)
+
+
+async def _ask(request: Request, fmt: Format, body: bytes, key: str | None, visit: Visit) -> Response:
+    service, ask = _service(request), decode_ask(body)
     question = admit(ask, service.policy)
     owner = _owner(request)
     ticket = Ticket(
         stream_id=new_stream_id(),
         owner=owner,
-        key=None if key is None else f"{owner}/{key}",
+        key=key,
         fingerprint=hashlib.sha256(body).digest(),
         label=None if ask.id is None else _label(owner, ask.id),
     )
-    stream = await service.relay.start(question, ticket, request.state.request_id)
+    stream = await service.relay.start(question, ticket, request.state.request_id, visit)
+    limits = visit.headers()
     if _prefers_async(request):
         headers = {"Location": f"/ask/{stream.id}", "Preference-Applied": "respond-async"}
-        return Response(status_code=202, headers={**_headers(stream), **headers})
-    return _respond(request, fmt, stream, after=-1)
+        return Response(status_code=202, headers={**_headers(stream), **limits, **headers})
+    return _respond(request, fmt, stream, after=-1, limits=limits)
 
 
 def _label(owner: str, chat_id: str) -> str:
@@ -214,14 +235,17 @@ async def _resume(request: Request, fmt: Format, place: str, expected: str | Non
     return _respond(request, fmt, stream, after=seq)
 
 
-def _respond(request: Request, fmt: Format, stream: Log, *, after: int) -> Response:
+def _respond(
+    request: Request, fmt: Format, stream: Log, *, after: int, limits: Mapping[str, str] | None = None
+) -> Response:
     batches = _service(request).relay.follow(stream, after, resumable=fmt.resumable)
+    headers = {**_headers(stream), **limits} if limits else _headers(stream)
     return fmt.respond(
         Reading(
             stream_id=stream.id,
             after=after,
             batches=batches,
-            headers=_headers(stream),
+            headers=headers,
             request_id=request.state.request_id,
         )
     )

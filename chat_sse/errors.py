@@ -10,6 +10,10 @@
     ├── PayloadTooLarge           413  payload_too_large
     ├── UnsupportedMediaType      415  unsupported_media_type
     ├── KeyReused                 422  idempotency_key_reused
+    ├── LimitReached              429  (this server's own limits)
+    │   ├── TooManyRequests       429  too_many_requests
+    │   ├── TooManyStreams        429  too_many_streams
+    │   └── BudgetSpent           429  budget_spent
     ├── InternalError             500  internal_error
     ├── Overloaded                503  overloaded
     │   ├── Draining              503  server_draining
@@ -25,7 +29,7 @@
 The same error is an HTTP response while nothing has been sent, and the stream's last event afterwards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 import msgspec
@@ -138,6 +142,34 @@ class KeyReused(ChatError):
     code = "idempotency_key_reused"
     status = 422
     content = "That request was already used for another question."
+
+
+class LimitReached(ChatError):
+    """One of this server's own limits; `headers` tell where the client stands with it."""
+
+    status = 429
+    retryable = True
+
+    def __init__(
+        self, details: str = "", *, retry_after: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(details, retry_after=retry_after)
+        self.headers = headers or {}
+
+
+class TooManyRequests(LimitReached):
+    code = "too_many_requests"
+    content = "That were too many questions in a short time. Please wait a moment and try again."
+
+
+class TooManyStreams(LimitReached):
+    code = "too_many_streams"
+    content = "Too many of your questions are being answered right now. Please wait for one to finish."
+
+
+class BudgetSpent(LimitReached):
+    code = "budget_spent"
+    content = "The budget for questions is used up for now. Please try again later."
 
 
 class InternalError(ChatError):

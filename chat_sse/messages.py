@@ -78,6 +78,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...]
     """The allow-list; the first is the default."""
     max_messages: int
+    max_chars: int
+    """Of all text together."""
     max_output_tokens: int
 
 
@@ -227,6 +229,8 @@ def admit(ask: AskRequest, policy: Policy) -> Question:
     """Apply the server's limits and defaults. Raises InvalidRequest or PayloadTooLarge."""
     if len(ask.messages) > policy.max_messages:
         raise InvalidRequest(f"Expected at most {policy.max_messages} messages - at `$.messages`")
+    if sum(map(_chars_of, ask.messages)) > policy.max_chars:
+        raise PayloadTooLarge(f"Expected at most {policy.max_chars} characters of text - at `$.messages`")
     model = ask.model or policy.models[0]
     if model not in policy.models:
         allowed = ", ".join(policy.models)
@@ -238,6 +242,12 @@ def admit(ask: AskRequest, policy: Policy) -> Question:
         temperature=ask.temperature,
         max_output_tokens=min(wanted, policy.max_output_tokens),
     )
+
+
+def _chars_of(message: Message) -> int:
+    if isinstance(message.content, str):
+        return len(message.content)
+    return sum(len(part.text) for part in message.content if isinstance(part, TextPart))
 
 
 def check_size(size: int, max_body_bytes: int) -> None:

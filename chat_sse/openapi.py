@@ -20,12 +20,14 @@ from starlette.routing import Route
 
 from chat_sse import __version__
 from chat_sse.errors import (
+    BudgetSpent,
     ChatError,
     Draining,
     ErrorBody,
     InternalError,
     InvalidRequest,
     KeyReused,
+    LimitReached,
     MethodNotAllowed,
     NotAcceptable,
     Overloaded,
@@ -33,6 +35,8 @@ from chat_sse.errors import (
     RequestTimeout,
     StoreUnavailable,
     StreamNotFound,
+    TooManyRequests,
+    TooManyStreams,
     UnsupportedMediaType,
     UpstreamAuthentication,
     UpstreamProtocol,
@@ -83,7 +87,11 @@ ASKING = (
     InvalidRequest,
     StreamNotFound,
     NotAcceptable,
+    PayloadTooLarge,
     KeyReused,
+    TooManyRequests,
+    TooManyStreams,
+    BudgetSpent,
     InternalError,
     UpstreamAuthentication,
     UpstreamRateLimit,
@@ -95,8 +103,10 @@ ASKING = (
     Draining,
     StoreUnavailable,
 )
+# What tells a client where it stands with this server's limits.
+LIMITS = ("RateLimit", "RateLimit-Policy")
 # Those that may say when to come back.
-HAVE_RETRY_AFTER = (UpstreamRateLimit, UpstreamTimeout, UpstreamUnavailable, Overloaded)
+HAVE_RETRY_AFTER = (UpstreamRateLimit, UpstreamTimeout, UpstreamUnavailable, Overloaded, LimitReached)
 
 
 def document(routes: Iterable[Route]) -> Json:
@@ -173,8 +183,7 @@ def _schemas() -> Json:
 
 
 def _header(*names: str) -> Json:
-    refs = {"Content-Location": "ContentLocation", "Location": "Location", "Retry-After": "RetryAfter"}
-    found = {name: {"$ref": f"#/components/headers/{refs[name]}"} for name in names}
+    found = {name: {"$ref": f"#/components/headers/{name.replace('-', '')}"} for name in names}
     return {**found, "X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
 
 
@@ -187,7 +196,8 @@ def _error_responses(kinds: Sequence[type[ChatError]]) -> dict[str, Json]:
 
 
 def _error_response(status: int, kinds: Sequence[type[ChatError]]) -> Json:
-    retries = any(issubclass(kind, HAVE_RETRY_AFTER) for kind in kinds)
+    retries = ["Retry-After"] if any(issubclass(kind, HAVE_RETRY_AFTER) for kind in kinds) else []
+    limited = LIMITS if any(issubclass(kind, LimitReached) for kind in kinds) else ()
     examples = {
         kind.code: {
             "summary": inspect.cleandoc(kind.content),
@@ -197,7 +207,7 @@ def _error_response(status: int, kinds: Sequence[type[ChatError]]) -> Json:
     }
     return {
         "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in examples)}",
-        "headers": _header("Retry-After") if retries else _header(),
+        "headers": _header(*retries, *limited),
         "content": {"application/json": {"schema": ERROR_BODY, "examples": examples}},
     }
 
@@ -225,6 +235,12 @@ ERROR_BODY: Json = {"$ref": "#/components/schemas/ErrorBody"}
 
 # What an error's `details` may look like, by its code.
 DETAILS: Mapping[str, str] = {
+    "too_many_requests": "60 questions a minute from one client at the most",
+    "too_many_streams": "10 answers at once for one client at the most",
+    "budget_spent": (
+        "1000000 tokens a day for everybody together at the most; what is left is less than this question "
+        "may cost"
+    ),
     "invalid_request": "Object missing required field `messages`",
     "not_found": "GET /nothing",
     "stream_not_found": "no answer has this id, or it has expired",
@@ -304,6 +320,17 @@ HEADERS: Json = {
     "Location": {
         "description": "The address to read the answer at.",
         "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "RateLimit": {
+        "description": "What is left of this client's requests (`requests`) and tokens (`tokens`), and the "
+        "seconds until the window is over. Source: draft-ietf-httpapi-ratelimit-headers.",
+        "schema": {"type": "string"},
+        "example": '"requests";r=59;t=42, "tokens";r=195000;t=32400',
+    },
+    "RateLimitPolicy": {
+        "description": "The limits themselves, and the length of their windows in seconds.",
+        "schema": {"type": "string"},
+        "example": '"requests";q=60;w=60, "tokens";q=200000;qu="tokens";w=86400',
     },
     "RequestId": {
         "description": "The id under which the operator finds this request.",
@@ -396,12 +423,13 @@ PARAMETERS: Json = {
 
 ANSWERED: Json = {
     "description": "The answer, as it comes.",
-    "headers": _header("Content-Location"),
+    "headers": _header("Content-Location", *LIMITS),
     "content": ANSWER,
 }
+READ: Json = {**ANSWERED, "headers": _header("Content-Location")}
 ACCEPTED: Json = {
     "description": "Asked with `Prefer: respond-async`. Read the answer at `Location`.",
-    "headers": _header("Content-Location", "Location"),
+    "headers": _header("Content-Location", "Location", *LIMITS),
 }
 RUNNING: Json = {
     "description": "The chat's running answer, from its start.",
@@ -491,7 +519,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         parameters=("Format", "IdempotencyKey", "LastEventId", "Prefer"),
         body=QUESTIONS,
         responses={"200": ANSWERED, "202": ACCEPTED},
-        errors=(*ASKING, RequestTimeout, PayloadTooLarge, UnsupportedMediaType),
+        errors=(*ASKING, RequestTimeout, UnsupportedMediaType),
     ),
     ("GET", "/ask"): Operation(
         tag="Ask",
@@ -504,7 +532,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Ask",
         description="Works while the answer runs and for some minutes afterwards. Never asks upstream.",
         parameters=("Format", "LastEventId", "LastEventIdInQuery"),
-        responses={"200": ANSWERED, "204": READ_TO_THE_END},
+        responses={"200": READ, "204": READ_TO_THE_END},
         errors=(InvalidRequest, StreamNotFound, NotAcceptable, InternalError, StoreUnavailable),
     ),
     ("GET", "/ask/{chat_id}/stream"): Operation(

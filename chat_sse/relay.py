@@ -28,6 +28,7 @@ from chat_sse.errors import (
     UpstreamTimeout,
 )
 from chat_sse.events import Done, Start, Terminal, failure
+from chat_sse.guard.admission import Outcome, Visit
 from chat_sse.messages import Question
 from chat_sse.stores.base import Log, Store, Ticket
 from chat_sse.upstreams.base import Upstream, UpstreamEvent
@@ -102,9 +103,13 @@ class Patience:
 class _Answer:
     """A running answer: its log, its pump, and who reads it. It listens to upstream."""
 
-    def __init__(self, stream: Log, question: Question, request_id: str) -> None:
+    def __init__(self, stream: Log, question: Question, request_id: str, visit: Visit) -> None:
         self.log = stream
         self.question = question
+        self.visit = visit
+        self.done: Done | None = None  # upstream's own
+        self.taken = False  # by upstream, which will be paid
+        self.refused = False  # by upstream, unpaid
         self.request_id = request_id
         self.loop = asyncio.get_running_loop()
         self.started_at = self.loop.time()
@@ -116,7 +121,6 @@ class _Answer:
         self.readers = 0
         self.orphan_timer: asyncio.TimerHandle | None = None
         self.kept_until = 0.0  # on the loop's clock: the grace of the last reader who could come back
-        self.finish_reason: str | None = None
         self.orphan_check: asyncio.Task[None] | None = None
         self.pump: asyncio.Task[None]
         self.patience: Patience
@@ -129,6 +133,7 @@ class _Answer:
 
     def accepted(self) -> None:
         """Open the gate."""
+        self.taken = True
         self.open_gate()
 
     def open_gate(self, refusal: ChatError | None = None) -> None:
@@ -148,7 +153,7 @@ class _Answer:
             raise UpstreamProtocol(f"the answer outgrew {MAX_LOG_BYTES} bytes", retryable=False)
         last = events[-1]
         if isinstance(last, Done):
-            self.finish_reason = last.finish_reason
+            self.done = last
 
     def end(self, event: Terminal) -> None:
         """Seal the log and cancel the call."""
@@ -181,24 +186,33 @@ class Relay:
             raise Draining(retry_after=RETRY_SECONDS)
         await self._store.check()
 
-    async def start(self, question: Question, ticket: Ticket, request_id: str) -> Log:
+    async def start(self, question: Question, ticket: Ticket, request_id: str, visit: Visit) -> Log:
         """Ask upstream, or attach to the answer that the ticket's key has already asked for.
 
         Returns once upstream has accepted, or after the accept wait. Raises ChatError for what upstream
-        refused until then, KeyReused for a key with another body, StoreUnavailable when there is no
-        log to write to, and Draining while shutting down.
+        refused until then, LimitReached and Overloaded for what this server's limits refuse, KeyReused for a
+        key with another body, StoreUnavailable when there is no log to write to, and Draining while shutting
+        down.
         """
         if self.draining:
             raise Draining(retry_after=RETRY_SECONDS)
         stream = await self._store.create(ticket)
         if stream is not None:
-            answer: _Answer | None = self._launch(stream, question, request_id)
+            await self._admit(stream, question, request_id, visit)
+            answer: _Answer | None = self._launch(stream, question, request_id, visit)
         else:
             stream = await self._claimed(ticket)
             answer = self._running.get(stream.id)
         if answer is not None:
             await self._pass_gate(answer)
         return stream
+
+    async def knows(self, key: str | None) -> bool:
+        """Tell whether a question with this key would attach to an answer."""
+        try:
+            return key is not None and bool(await self._store.find_key(key))
+        except StreamNotFound:
+            return False
 
     async def open(self, stream_id: str, owner: str) -> Log:
         """Give an answer's log, running or finished. Raises StreamNotFound, for another's answer too."""
@@ -269,8 +283,18 @@ class Relay:
         except StreamNotFound:  # upstream refused it a moment ago: unpaid, so the key may ask again
             raise Overloaded("the question with this key has just failed", retry_after=1) from None
 
-    def _launch(self, stream: Log, question: Question, request_id: str) -> _Answer:
-        answer = _Answer(stream, question, request_id)
+    async def _admit(self, stream: Log, question: Question, request_id: str, visit: Visit) -> None:
+        """Pass the limits. Refused, the log is ended for whoever found it meanwhile, and its key is free."""
+        error: ChatError = InternalError("the question was interrupted")
+        try:
+            await visit.admit(stream.id, question)
+        except BaseException as exc:
+            stream.append([failure(exc if isinstance(exc, ChatError) else error, request_id)])
+            await self._store.discard(stream)
+            raise
+
+    def _launch(self, stream: Log, question: Question, request_id: str, visit: Visit) -> _Answer:
+        answer = _Answer(stream, question, request_id, visit)
         self._running[stream.id] = answer
         answer.gate_timer = answer.loop.call_later(self._timing.accept_wait, answer.open_gate)
         answer.pump = asyncio.create_task(self._pump(answer), name=f"pump {stream.id}")
@@ -281,6 +305,7 @@ class Relay:
     def _ended(self, answer: _Answer) -> None:
         """Clear up after a pump, however it ended: here nothing can be cancelled away."""
         del self._running[answer.log.id]
+        answer.visit.settle(Outcome(refused=answer.refused, done=answer.done, size=answer.log.size))
         if answer.orphan_timer:
             answer.orphan_timer.cancel()
         answer.open_gate()
@@ -311,11 +336,12 @@ class Relay:
             log.exception("answer.crashed", extra={"fields": {"id": answer.log.id}})
             await self._fail(answer, InternalError("the answer was interrupted", may_cost=True))
         else:
-            self._report(answer, finish_reason=answer.finish_reason)
+            self._report(answer, finish_reason=answer.done.finish_reason if answer.done else None)
 
     async def _fail(self, answer: _Answer, error: ChatError) -> None:
         """Tell a fault: to those who wait at the gate while nothing was sent, in the stream afterwards."""
         at_the_gate = not answer.announced
+        answer.refused = not (error.may_cost or answer.taken)
         if error.may_cost:
             answer.announce()  # for the next request with its key, which gets this fault and no second call
         answer.log.append([failure(error, answer.request_id)])

@@ -6,6 +6,7 @@ The environment wins over `.env`; an empty value counts as not set.
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -26,6 +27,20 @@ Bytes: TypeAlias = Annotated[
 ]
 Flag: TypeAlias = Annotated[bool, Meta(description="true or false")]
 Names: TypeAlias = Annotated[tuple[str, ...], Meta(description="names, separated by commas")]
+RateOrOff: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^(off|[1-9][0-9]{0,8}/(second|minute|hour|day))$",
+        description="off, or a number a second, minute, hour or day, such as 60/minute",
+    ),
+]
+BudgetOrOff: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^(off|[1-9][0-9]{0,14}/(day|month))$",
+        description="off, or tokens a day or month, such as 1000000/day",
+    ),
+]
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 _NO_PREFIX = ("openai_", "allowed_origin")
@@ -56,6 +71,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: Count = 4096
     max_body_bytes: Bytes = 1_048_576
     max_messages: Count = 200
+    max_chars: Count = 100_000
+    trusted_proxies: Names = ()
+    rate_limit: RateOrOff = "60/minute"
+    rate_limit_total: RateOrOff = "600/minute"
+    max_streams_per_client: Count = 10
+    max_streams: Count = 1000
+    token_budget: BudgetOrOff = "200000/day"  # noqa: S105 - tokens of language
+    token_budget_total: BudgetOrOff = "1000000/day"  # noqa: S105
     connect_timeout: Seconds = 5
     accept_wait: SecondsOrNone = 5
     first_token_timeout: Seconds = 120
@@ -149,6 +172,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "ALLOWED_ORIGIN=* and CHAT_SSE_CORS_CREDENTIALS=true would let any page act for a visitor"
     if settings.openai_base_url is not None and not _is_http_url(settings.openai_base_url):
         yield "OPENAI_BASE_URL must be an http or https URL"
+    yield from _limits_that_refuse_all(settings)
     if settings.redis_url is not None and not _is_redis_url(settings.redis_url):
         yield "CHAT_SSE_REDIS_URL must be a redis, rediss or unix URL, such as redis://127.0.0.1:6379/0"
     if settings.redis_url is None and settings.workers > 1:
@@ -163,6 +187,25 @@ def _is_redis_url(text: str) -> bool:
         )
     except ValueError:  # a port that is no number
         return False
+
+
+def _limits_that_refuse_all(settings: Settings) -> Iterator[str]:
+    for proxy in settings.trusted_proxies:
+        if not _is_network(proxy):
+            yield "CHAT_SSE_TRUSTED_PROXIES must be addresses or networks, such as 10.0.0.0/8"
+            break
+    for field in ("token_budget", "token_budget_total"):
+        tokens = getattr(settings, field).partition("/")[0]
+        if tokens != "off" and int(tokens) <= settings.max_output_tokens:
+            yield f"{variable(field)} must be above CHAT_SSE_MAX_OUTPUT_TOKENS: no question would fit"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_http_url(text: str) -> bool:

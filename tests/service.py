@@ -22,6 +22,16 @@ from chat_sse.formats.sse import HEARTBEAT
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0
 
+# All tests ask from one address; those about the limits set their own.
+FAR_LIMITS = {
+    "CHAT_SSE_RATE_LIMIT": "1000000/minute",
+    "CHAT_SSE_RATE_LIMIT_TOTAL": "1000000/minute",
+    "CHAT_SSE_MAX_STREAMS_PER_CLIENT": "10000",
+    "CHAT_SSE_MAX_STREAMS": "10000",
+    "CHAT_SSE_TOKEN_BUDGET": "1000000000/day",
+    "CHAT_SSE_TOKEN_BUDGET_TOTAL": "1000000000/day",
+}
+
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
 
 
@@ -65,7 +75,12 @@ def serve(env: Mapping[str, str] | None = None, *arguments: str) -> Iterator[Run
     """Run `python -m chat_sse` on a free loopback port, with no settings but these; end it at the exit."""
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / "log"
-        environ = {"PATH": os.environ["PATH"], "CHAT_SSE_PORT": "0", "PYTHONPATH": str(Path.cwd())}
+        environ = {
+            "PATH": os.environ["PATH"],
+            "CHAT_SSE_PORT": "0",
+            "PYTHONPATH": str(Path.cwd()),
+            **FAR_LIMITS,
+        }
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-m", "chat_sse", *arguments],

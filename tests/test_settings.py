@@ -84,6 +84,30 @@ def test_any_origin_with_credentials_is_refused() -> None:
         load(ALLOWED_ORIGIN="*", CHAT_SSE_CORS_CREDENTIALS="true")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CHAT_SSE_RATE_LIMIT", "60"),
+        ("CHAT_SSE_RATE_LIMIT", "0/minute"),
+        ("CHAT_SSE_RATE_LIMIT_TOTAL", "1/fortnight"),
+        ("CHAT_SSE_TOKEN_BUDGET", "1000000/minute"),
+        ("CHAT_SSE_TOKEN_BUDGET", "4096/day"),  # one answer may have as many
+        ("CHAT_SSE_TOKEN_BUDGET_TOTAL", "-1/day"),
+        ("CHAT_SSE_TRUSTED_PROXIES", "*"),
+        ("CHAT_SSE_TRUSTED_PROXIES", "10.0.0.0/33"),
+    ],
+)
+def test_a_limit_that_limits_nothing_or_all_is_a_fault(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{variable} must be"):
+        load(**{variable: value})
+
+
+def test_limits_can_be_switched_off() -> None:
+    names = ("RATE_LIMIT", "RATE_LIMIT_TOTAL", "TOKEN_BUDGET", "TOKEN_BUDGET_TOTAL")
+    settings = load(**{f"CHAT_SSE_{name}": "off" for name in names})
+    assert {getattr(settings, name.lower()) for name in names} == {"off"}
+
+
 def test_an_env_file_that_is_no_text_is_a_fault_like_any_other(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_bytes(b"OPENAI_API_KEY=\xff\xfe")

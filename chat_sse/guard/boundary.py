@@ -13,7 +13,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chat_sse.errors import ChatError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
+from chat_sse.errors import (
+    ChatError,
+    InternalError,
+    InvalidRequest,
+    LimitReached,
+    MethodNotAllowed,
+    NotFound,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +41,8 @@ def error_response(error: ChatError, request_id: str, headers: Mapping[str, str]
 def handle_chat_error(request: Request, exc: Exception) -> Response:
     """Starlette's handler for our own errors."""
     assert isinstance(exc, ChatError)  # noqa: S101 - it is registered for this class
-    return error_response(exc, request.state.request_id)
+    headers = exc.headers if isinstance(exc, LimitReached) else None
+    return error_response(exc, request.state.request_id, headers)
 
 
 def handle_http_exception(request: Request, exc: Exception) -> Response:

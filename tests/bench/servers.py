@@ -189,7 +189,9 @@ def chat_sse(checkout: Path | None = None, *, workers: int = 1, redis: bool = Fa
             "CHAT_SSE_SHUTDOWN_GRACE": "0",
             # One client asks everything here. Checkouts without these settings do not read them.
             "CHAT_SSE_RATE_LIMIT": "off",
+            "CHAT_SSE_RATE_LIMIT_TOTAL": "off",
             "CHAT_SSE_TOKEN_BUDGET": "off",
+            "CHAT_SSE_TOKEN_BUDGET_TOTAL": "off",
             "CHAT_SSE_MAX_STREAMS": "100000",
             "CHAT_SSE_MAX_STREAMS_PER_CLIENT": "100000",
         }

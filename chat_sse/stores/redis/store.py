@@ -50,8 +50,6 @@ log = logging.getLogger(__name__)
 
 # A producer obeys a stop in milliseconds; a stop promises a second.
 STOP_SECONDS = 0.7
-# From one round trip to the next: nobody sees a fiftieth of a second, and what it gathers saves half of the cost.
-ROUND_SECONDS = 0.0
 SETTLE_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 
@@ -256,7 +254,6 @@ class RedisStore:
             try:
                 await self._listener.update()
                 await self._round()
-                await asyncio.sleep(ROUND_SECONDS)
             except StoreUnavailable:
                 self._recover()
 

@@ -1,0 +1,454 @@
+"""Rates, slots and budgets: the same promises in one process and in Redis, where several share them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import cast
+
+import pytest
+import redis
+
+from chat_sse.errors import (
+    BudgetSpent,
+    ChatError,
+    Overloaded,
+    PayloadTooLarge,
+    TooManyRequests,
+    TooManyStreams,
+)
+from chat_sse.events import Done, Usage
+from chat_sse.guard import rates as rates_module
+from chat_sse.guard.admission import Admission, Outcome, Visit
+from chat_sse.guard.budget import (
+    TOKENS_PER_IMAGE,
+    Budget,
+    Budgets,
+    MemoryBudgets,
+    prompt_bound,
+)
+from chat_sse.guard.rates import MemoryRates, Rate, Rates
+from chat_sse.guard.shared import SharedBudgets, SharedCounts, SharedRates, SharedSlots
+from chat_sse.guard.slots import MemorySlots, Slots
+from chat_sse.messages import ImagePart, ImageUrl, Message, Question, TextPart
+from tests.redis_server import RedisServer
+
+MINUTE = 60
+HOUR = Rate(3, 3600)
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+def empty(server: RedisServer) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+
+
+class Limits:
+    """Makes limits of one kind. Two of the shared kind are two processes."""
+
+    def __init__(self, url: str | None, stack: AsyncExitStack) -> None:
+        self._url = url
+        self._stack = stack
+
+    def _counts(self) -> SharedCounts:
+        counts = SharedCounts(self._url or "")
+        self._stack.push_async_callback(counts.aclose)
+        return counts
+
+    def rates(self, per_client: Rate | None, total: Rate | None) -> Rates:
+        return SharedRates(self._counts(), per_client, total) if self._url else MemoryRates(per_client, total)
+
+    def slots(self, per_client: int, total: int) -> Slots:
+        if not self._url:
+            return MemorySlots(per_client, total)
+        slots = SharedSlots(self._counts(), per_client, total)
+        self._stack.push_async_callback(slots.aclose)
+        return slots
+
+    def budgets(
+        self, per_client: Budget | None, total: Budget | None, clock: Callable[[], float] = time.time
+    ) -> Budgets:
+        if self._url:
+            return SharedBudgets(self._counts(), per_client, total, clock)
+        return MemoryBudgets(per_client, total, clock)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def limits(request: pytest.FixtureRequest) -> AsyncIterator[Limits]:
+    url = None
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        empty(server)
+        url = server.url
+    async with AsyncExitStack() as stack:
+        yield Limits(url, stack)
+
+
+async def eventually(attempt: Callable[[], object], seconds: float = 5.0) -> None:
+    """Try until it does not raise: what is freed in Redis is free a moment later."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            await cast("asyncio.Future[None]", attempt())
+        except ChatError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.01)
+        else:
+            return
+
+
+# Rates.
+
+
+async def test_a_client_is_refused_beyond_its_rate_and_the_others_are_not(limits: Limits) -> None:
+    rates = limits.rates(HOUR, None)
+    lefts = [standing.left for _ in range(3) if (standing := await rates.hit("a"))]
+    assert lefts == [2, 1, 0]
+    for _ in range(5):
+        with pytest.raises(TooManyRequests) as refused:
+            await rates.hit("a")
+    assert 0 < (refused.value.retry_after or 0) <= 2 * 3600
+    assert refused.value.headers["RateLimit"].startswith('"requests";r=0;t=')
+    assert refused.value.headers["RateLimit-Policy"] == '"requests";q=3;w=3600'
+    await rates.hit("b")
+
+
+async def test_everybody_is_refused_beyond_the_rate_of_all(limits: Limits) -> None:
+    rates = limits.rates(Rate(100, 3600), HOUR)
+    told = [standing.left for name in "abc" if (standing := await rates.hit(name))]
+    assert told == [2, 1, 0]  # of everybody's
+    with pytest.raises(TooManyRequests, match="everybody"):
+        await rates.hit("d")
+
+
+async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Limits) -> None:
+    rates = limits.rates(Rate(2, 3600), Rate(4, 3600))
+    for _ in range(2):
+        await rates.hit("greedy")
+    for _ in range(20):
+        with pytest.raises(TooManyRequests, match="one client"):
+            await rates.hit("greedy")
+    await rates.hit("b")
+    await rates.hit("c")
+
+
+async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Limits) -> None:
+    rates = limits.rates(Rate(2, 1), None)
+    refused: list[float] = []
+    for _ in range(40):
+        try:
+            await rates.hit("a")
+        except TooManyRequests as error:
+            refused.append(error.retry_after or 0)
+            await asyncio.sleep((error.retry_after or 0) + 0.01)
+            await rates.hit("a")
+        if len(refused) == 2:
+            break
+    assert len(refused) == 2
+
+
+async def test_no_limit_says_nothing(limits: Limits) -> None:
+    rates = limits.rates(None, None)
+    assert [await rates.hit("a") for _ in range(5)] == [None] * 5
+
+
+async def test_parallel_hits_are_counted_one_by_one(limits: Limits) -> None:
+    rates = limits.rates(Rate(7, 3600), None)
+    results = await asyncio.gather(*(rates.hit("a") for _ in range(50)), return_exceptions=True)
+    assert sum(isinstance(result, TooManyRequests) for result in results) == 43
+    assert not [result for result in results if isinstance(result, Overloaded)]
+
+
+@pytest.mark.parametrize(
+    ("previous", "current", "elapsed"),
+    [(0, 10, 0), (0, 10, 59), (10, 0, 0), (10, 5, 30), (10, 9, 10), (100, 0, 1), (3, 9, 12.5), (0, 99, 30)],
+)
+def test_the_wait_is_the_shortest_after_which_one_more_fits(
+    previous: int, current: int, elapsed: float
+) -> None:
+    rate = Rate(10, MINUTE)
+
+    def fits(after: float) -> bool:
+        windows, now = divmod(elapsed + after, MINUTE)
+        counts = [(previous, current), (current, 0), (0, 0)][min(int(windows), 2)]
+        return counts[0] * (1 - now / MINUTE) + counts[1] + 1 <= 10
+
+    wait = rate.wait_seconds(previous, current, elapsed)
+    assert fits(wait + 0.001)
+    assert wait == 0 or not fits(wait - 0.001)
+
+
+async def test_no_burst_gets_through_where_two_windows_meet() -> None:
+    now = 59.0
+    rates = MemoryRates(Rate(60, MINUTE), None, clock=lambda: now)
+    for _ in range(60):
+        await rates.hit("a")
+    now = 61.0
+    await rates.hit("a")
+    with pytest.raises(TooManyRequests):
+        await rates.hit("a")
+
+
+async def test_clients_beyond_what_is_counted_apart_share_one_count() -> None:
+    rates = MemoryRates(Rate(3, 3600), None)
+    refused = 0
+    for number in range(rates_module.MAX_CLIENTS + 50):
+        try:
+            await rates.hit(f"client {number}")
+        except TooManyRequests:
+            refused += 1
+    assert refused == 47
+    await rates.hit("client 0")  # who was there before is not touched by it
+
+
+# Slots.
+
+
+async def test_a_client_holds_so_many_slots_and_gets_one_back_when_it_frees_one(limits: Limits) -> None:
+    slots = limits.slots(2, 100)
+    await slots.take("a", "1")
+    await slots.take("a", "2")
+    with pytest.raises(TooManyStreams) as refused:
+        await slots.take("a", "3")
+    assert refused.value.retry_after
+    await slots.take("b", "4")
+    slots.free("a", "1")
+    await eventually(lambda: slots.take("a", "3"))
+
+
+async def test_all_together_hold_so_many_slots(limits: Limits) -> None:
+    slots = limits.slots(10, 2)
+    await slots.take("a", "1")
+    await slots.take("b", "2")
+    with pytest.raises(Overloaded) as refused:
+        await slots.take("c", "3")
+    assert refused.value.status == 503
+    slots.free("b", "2")
+    await eventually(lambda: slots.take("c", "3"))
+
+
+async def test_parallel_takers_never_hold_more_than_there_are(limits: Limits) -> None:
+    slots = limits.slots(5, 100)
+    results = await asyncio.gather(*(slots.take("a", str(n)) for n in range(40)), return_exceptions=True)
+    assert sum(result is None for result in results) == 5
+    assert sum(isinstance(result, TooManyStreams) for result in results) == 35
+
+
+# Budgets.
+
+
+async def test_parallel_questions_never_reserve_more_than_there_is(limits: Limits) -> None:
+    budgets = limits.budgets(None, Budget(3_999, "day"))
+    results = await asyncio.gather(
+        *(budgets.reserve(f"client {n}", 1_000) for n in range(50)), return_exceptions=True
+    )
+    assert sum(not isinstance(result, BaseException) for result in results) == 3
+    refused = [result for result in results if isinstance(result, BudgetSpent)]
+    assert len(refused) == 47
+    assert 0 < (refused[0].retry_after or 0) <= 86_400
+    assert refused[0].headers["RateLimit"].startswith('"tokens";r=999;t=')
+    assert refused[0].headers["RateLimit-Policy"] == '"tokens";q=3999;qu="tokens";w=86400'
+
+
+async def test_what_was_not_spent_is_there_again(limits: Limits) -> None:
+    budgets = limits.budgets(Budget(1_000, "month"), Budget(5_000, "day"))
+    reservation = await budgets.reserve("a", 900)
+    assert reservation.standing is not None
+    assert reservation.standing.left == 100
+    with pytest.raises(BudgetSpent):
+        await budgets.reserve("a", 101)
+    budgets.settle(reservation, 20)
+    await eventually(lambda: budgets.reserve("a", 980))
+    with pytest.raises(BudgetSpent):
+        await budgets.reserve("a", 1)
+    await budgets.reserve("b", 1_000)
+
+
+async def test_a_refusal_by_one_budget_takes_nothing_out_of_the_other(limits: Limits) -> None:
+    budgets = limits.budgets(Budget(1_000, "day"), Budget(2_000, "day"))
+    await budgets.reserve("a", 1_000)
+    for _ in range(5):
+        with pytest.raises(BudgetSpent, match="one client"):
+            await budgets.reserve("a", 1_000)
+    await budgets.reserve("b", 1_000)
+    with pytest.raises(BudgetSpent, match="everybody"):
+        await budgets.reserve("c", 1)
+
+
+async def test_spending_more_than_was_reserved_counts_in_full(limits: Limits) -> None:
+    budgets = limits.budgets(None, Budget(1_000, "day"))
+    budgets.settle(await budgets.reserve("a", 10), 995)
+    await asyncio.sleep(0.05)
+    with pytest.raises(BudgetSpent):
+        await budgets.reserve("a", 10)
+
+
+async def test_a_question_that_the_whole_budget_is_too_small_for_is_told_so(limits: Limits) -> None:
+    budgets = limits.budgets(Budget(1_000, "day"), None)
+    with pytest.raises(PayloadTooLarge, match=r"may cost 1001 tokens.*the whole budget is 1000 a day"):
+        await budgets.reserve("a", 1_001)
+
+
+async def test_a_new_window_begins_with_the_day_and_answers_stay_in_theirs(limits: Limits) -> None:
+    midnight = (time.time() // 86_400 + 1) * 86_400
+    now = midnight - 1
+    budgets = limits.budgets(Budget(100, "day"), None, clock=lambda: now)
+    late = await budgets.reserve("a", 100)
+    with pytest.raises(BudgetSpent) as refused:
+        await budgets.reserve("a", 1)
+    assert refused.value.retry_after == 1
+    now = midnight
+    await budgets.reserve("a", 90)
+    budgets.settle(late, 0)  # gives nothing back to the new day
+    await asyncio.sleep(0.05)
+    with pytest.raises(BudgetSpent):
+        await budgets.reserve("a", 11)
+
+
+@pytest.mark.parametrize(
+    ("period", "now", "name", "end"),
+    [
+        ("day", 1_772_323_199, "2026-02-28", 1_772_323_200),
+        ("month", 1_772_323_199, "2026-02", 1_772_323_200),
+        ("month", 1_772_323_200, "2026-03", 1_775_001_600),
+        ("month", 1_798_761_599, "2026-12", 1_798_761_600),
+    ],
+)
+def test_windows_are_days_and_months_of_utc(period: str, now: float, name: str, end: float) -> None:
+    window = Budget(1, period).window(now)
+    assert (window.name, window.end) == (name, end)
+    assert window.start <= now < window.end
+
+
+# What an answer costs.
+
+
+def question(content: str = "Hello!", output: int = 100) -> Question:
+    return Question(messages=[Message(role="user", content=content)], model="m", max_output_tokens=output)
+
+
+def test_a_prompt_has_no_more_tokens_than_its_bound() -> None:
+    for text in ("Hello!", "Grüße, 世界 🙂", "\ud800", "a" * 1000):
+        assert prompt_bound(question(text)) >= len(text.encode("utf-8", "surrogatepass")) + 4 + 3
+    assert prompt_bound(question(), "Be brief.") == prompt_bound(question()) + len("Be brief.")
+    image = ImagePart(image_url=ImageUrl(url="https://example.org/a.png"))
+    shown = Message(role="user", content=[TextPart(text="What?"), image, image])
+    pictures = Question(messages=[shown], model="m", max_output_tokens=1)
+    assert prompt_bound(pictures) == prompt_bound(question("What?")) + 2 * TOKENS_PER_IMAGE
+
+
+USAGE = Usage(prompt_tokens=10, completion_tokens=8, total_tokens=18)
+
+
+@pytest.mark.parametrize(
+    ("refused", "done", "size", "cost"),
+    [
+        (True, None, 0, 0),
+        (False, Done(finish_reason="stop", usage=USAGE), 500, 18),
+        (False, Done(finish_reason="stop"), 40, "prompt and size"),
+        (False, Done(finish_reason="stop"), 4_000, "all"),
+        (False, None, 40, "all"),
+    ],
+)
+async def test_an_answer_costs_what_upstream_says_and_else_its_most(
+    refused: bool, done: Done | None, size: int, cost: int | str
+) -> None:
+    prompt = prompt_bound(question(), None)
+    budgets = MemoryBudgets(None, Budget(10_000, "day"))
+    admission = Admission(
+        rates=MemoryRates(None, None), slots=MemorySlots(1, 1), budgets=budgets, system_prompt=None
+    )
+    visit = await admission.arrive("a", attaches=False)
+    await visit.admit("1", question())
+    for _ in range(2):  # the second time changes nothing
+        visit.settle(Outcome(refused=refused, done=done, size=size))
+    expected = {"all": prompt + 100, "prompt and size": prompt + size}.get(str(cost), cost)
+    left = (await budgets.reserve("a", 1)).standing
+    assert left is not None
+    assert left.left == 10_000 - 1 - int(expected)
+
+
+async def test_a_question_that_the_budget_refuses_gives_its_slot_back() -> None:
+    admission = Admission(
+        rates=MemoryRates(None, None),
+        slots=MemorySlots(1, 1),
+        budgets=MemoryBudgets(Budget(1_000, "day"), None),
+        system_prompt=None,
+    )
+    for _ in range(3):
+        with pytest.raises(PayloadTooLarge):
+            await Visit(admission, "a", None).admit("1", question(output=1_000))
+    await Visit(admission, "a", None).admit("1", question())
+
+
+# What only Redis can show.
+
+
+async def test_two_processes_share_every_count(redis_server: RedisServer) -> None:
+    empty(redis_server)
+    async with AsyncExitStack() as stack:
+        left, right = Limits(redis_server.url, stack), Limits(redis_server.url, stack)
+        rates = [side.rates(Rate(3, 3600), None) for side in (left, right)]
+        slots = [side.slots(3, 100) for side in (left, right)]
+        budgets = [side.budgets(None, Budget(350, "day")) for side in (left, right)]
+        for attempts, kind in (
+            ([rates[n % 2].hit("a") for n in range(20)], TooManyRequests),
+            ([slots[n % 2].take("a", str(n)) for n in range(20)], TooManyStreams),
+            ([budgets[n % 2].reserve("a", 100) for n in range(20)], BudgetSpent),
+        ):
+            results = await asyncio.gather(*attempts, return_exceptions=True)
+            assert sum(isinstance(result, kind) for result in results) == 17, results
+
+
+async def test_leases_are_renewed_as_long_as_an_answer_runs(redis_server: RedisServer) -> None:
+    empty(redis_server)
+    async with AsyncExitStack() as stack:
+        slots = Limits(redis_server.url, stack).slots(1, 100)
+        await slots.take("a", "1")
+        deadline = time.monotonic() + 8
+        while time.monotonic() < deadline:
+            with pytest.raises(TooManyStreams):
+                await slots.take("a", "2")
+            await asyncio.sleep(0.5)
+        slots.free("a", "1")
+        await eventually(lambda: slots.take("a", "2"))
+
+
+async def test_no_count_stays_for_ever_and_none_tells_an_address(redis_server: RedisServer) -> None:
+    empty(redis_server)
+    async with AsyncExitStack() as stack:
+        limits = Limits(redis_server.url, stack)
+        await limits.rates(HOUR, HOUR).hit("203.0.113.9")
+        await limits.slots(9, 9).take("203.0.113.9", "1")
+        await limits.budgets(Budget(10, "day"), Budget(10, "month")).reserve("203.0.113.9", 10)
+    with redis.Redis.from_url(redis_server.url) as client:
+        keys = client.keys("*")
+        assert len(keys) == 6
+        assert not [key for key in keys if b"203" in key]
+        assert all(client.ttl(key) > 0 for key in keys)
+
+
+async def test_without_redis_nothing_is_let_in() -> None:
+    with RedisServer() as server:
+        async with AsyncExitStack() as stack:
+            limits = Limits(server.url, stack)
+            rates, slots, budgets = (
+                limits.rates(HOUR, None),
+                limits.slots(1, 1),
+                limits.budgets(None, Budget(9, "day")),
+            )
+            await slots.take("a", "1")
+            server.kill()
+            for attempt in (rates.hit("a"), slots.take("a", "2"), budgets.reserve("a", 1)):
+                with pytest.raises(Overloaded) as refused:
+                    await attempt
+                assert refused.value.retry_after
+            slots.free("a", "1")
+            server.start()
+            await rates.hit("a")
