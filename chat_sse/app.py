@@ -21,8 +21,10 @@ from chat_sse.formats.base import Delivery, Format
 from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
-from chat_sse.guard.auth import Authentication
+from chat_sse.guard.auth import Authentication, KeyRing
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
+from chat_sse.guard.links import Links
+from chat_sse.guard.origin import HostCheck, Origins
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
 from chat_sse.relay import Relay, Timing
@@ -51,6 +53,8 @@ def create_app(
     settings = settings or load_settings(os.environ)
     quiet_content_loggers()
     serving = [*routes(), *page.routes()]
+    # A link is good for as long as its answer can be read.
+    links = Links(settings.secret_key, life_seconds=settings.total_timeout + settings.stream_ttl)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
@@ -61,7 +65,7 @@ def create_app(
             stack.push_async_callback(relay.aclose)
             drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
             stack.push_async_callback(_cancel, drain)
-            yield {"service": _service(settings, answering, relay)}
+            yield {"service": _service(settings, answering, relay, links)}
 
     return Starlette(
         routes=[*serving, *documentation(serving)],
@@ -77,7 +81,8 @@ def create_app(
                 expose_headers=CORS_RESPONSE_HEADERS,
             ),
             Middleware(Boundary),
-            Middleware(Authentication),
+            Middleware(HostCheck, bound_to=settings.host, allowed=settings.allowed_hosts),
+            Middleware(Authentication, keys=KeyRing(settings.api_keys), links=links),
         ],
         exception_handlers={ChatError: handle_chat_error, HTTPException: handle_http_exception},
     )
@@ -116,7 +121,7 @@ async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     return store
 
 
-def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
+def _service(settings: Settings, upstream: Upstream, relay: Relay, links: Links) -> Service:
     delivery = Delivery(
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
@@ -136,6 +141,8 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
             max_messages=settings.max_messages,
             max_output_tokens=settings.max_output_tokens,
         ),
+        origins=Origins(settings.allowed_origin),
+        links=links,
         max_body_bytes=settings.max_body_bytes,
         shutdown_grace_seconds=settings.shutdown_grace,
     )

@@ -22,6 +22,8 @@ from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
+from chat_sse.guard.links import Links
+from chat_sse.guard.origin import Origins
 from chat_sse.guard.principal import principal_of
 from chat_sse.messages import AskRequest, Policy, admit, check_size, decode_ask
 from chat_sse.relay import Relay
@@ -39,6 +41,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     formats: Mapping[str, Format]
     default_format: str
     policy: Policy
+    origins: Origins
+    links: Links
     max_body_bytes: int
     shutdown_grace_seconds: float
 
@@ -58,35 +62,37 @@ def routes() -> list[Route]:
 
 async def ask(request: Request) -> Response:
     """POST /ask: ask, attach by key, or resume by `Last-Event-ID`."""
-    service, fmt = _service(request), _format(request)
+    owner, service, fmt = _owner(request), _service(request), _format(request)
     if place := request.headers.get("last-event-id"):
-        return await _resume(request, fmt, place)
+        return await _resume(request, fmt, owner, place)
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Content-Type must be application/json")
     body = await _read_body(request, service.max_body_bytes)
-    return await _ask(request, fmt, decode_ask(body), body, request.headers.get("idempotency-key"))
+    key = request.headers.get("idempotency-key")
+    return await _ask(request, fmt, owner, decode_ask(body), body, key=key)
 
 
 async def ask_by_url(request: Request) -> Response:
     """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
-    fmt = _format(request)
+    owner, fmt = _owner(request), _format(request)
     if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
-        return await _resume(request, fmt, place)
+        return await _resume(request, fmt, owner, place)
     body = _question_of(request.query_params)
     question = decode_ask(body)
     if request.method == "HEAD":
         admit(question, _service(request).policy)
         return Response(media_type=fmt.media_type)
-    return await _ask(request, fmt, question, body, request.query_params.get("id"))
+    return await _ask(request, fmt, owner, question, body, key=request.query_params.get("id"))
 
 
 async def attach(request: Request) -> Response:
     """GET /ask/<id>: read an answer from its start, or after the last event seen."""
-    fmt, stream_id = _format(request), request.path_params["stream_id"]
+    stream_id = request.path_params["stream_id"]
+    owner, fmt = _owner(request, stream_id), _format(request)
     place = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
     if place:
-        return await _resume(request, fmt, place, stream_id)
-    stream = await _service(request).relay.open(stream_id, _owner(request))
+        return await _resume(request, fmt, owner, place, stream_id)
+    stream = await _service(request).relay.open(stream_id, owner)
     return _respond(request, fmt, stream, after=-1)
 
 
@@ -95,16 +101,18 @@ async def reconnect(request: Request) -> Response:
 
     The AI SDK's `reconnectToStream`, and so in its format, whatever the default is.
     """
+    owner = _owner(request)
     wanted = request.query_params.get("format", AiSdkFormat.name)
     fmt = choose(_service(request).formats, default=wanted, wanted=wanted, accept=None)
-    label = _label(_owner(request), request.path_params["chat_id"])
+    label = _label(owner, request.path_params["chat_id"])
     stream = await _service(request).relay.running_under(label)
     return Response(status_code=204) if stream is None else _respond(request, fmt, stream, after=-1)
 
 
 async def stop(request: Request) -> Response:
     """DELETE /ask/<id>: end an answer for every reader. Idempotent."""
-    await _service(request).relay.stop(request.path_params["stream_id"], _owner(request))
+    stream_id = request.path_params["stream_id"]
+    await _service(request).relay.stop(stream_id, _owner(request, stream_id))
     return Response(status_code=204)
 
 
@@ -125,8 +133,13 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _owner(request: Request) -> str:
-    return principal_of(request).owner
+def _owner(request: Request, answer: str | None = None) -> str:
+    """Let a request in, and say whose answers it may see; the first thing that each of these handlers does.
+
+    `answer`: the one that it is about, if any. Raises ForbiddenOrigin or Unauthenticated.
+    """
+    _service(request).origins.check(request.scope["headers"])
+    return principal_of(request, answer).owner
 
 
 def _format(request: Request) -> Format:
@@ -169,12 +182,13 @@ def _question_of(query: QueryParams) -> bytes:
     return msgspec.json.encode({"messages": messages})
 
 
-async def _ask(request: Request, fmt: Format, ask: AskRequest, body: bytes, key: str | None) -> Response:
+async def _ask(
+    request: Request, fmt: Format, owner: str, ask: AskRequest, body: bytes, *, key: str | None
+) -> Response:
     service = _service(request)
     if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
         raise InvalidRequest(f"an idempotency key has 1 to {MAX_KEY_CHARS} characters")
     question = admit(ask, service.policy)
-    owner = _owner(request)
     ticket = Ticket(
         stream_id=new_stream_id(),
         owner=owner,
@@ -184,7 +198,8 @@ async def _ask(request: Request, fmt: Format, ask: AskRequest, body: bytes, key:
     )
     stream = await service.relay.start(question, ticket, request.state.request_id)
     if _prefers_async(request):
-        headers = {"Location": f"/ask/{stream.id}", "Preference-Applied": "respond-async"}
+        location = f"/ask/{stream.id}?token={service.links.token(stream.id, owner)}"
+        headers = {"Location": location, "Preference-Applied": "respond-async"}
         return Response(status_code=202, headers={**_headers(stream), **headers})
     return _respond(request, fmt, stream, after=-1)
 
@@ -199,7 +214,9 @@ def _prefers_async(request: Request) -> bool:
     return any(text.partition(";")[0].strip().lower() == "respond-async" for text in preferences)
 
 
-async def _resume(request: Request, fmt: Format, place: str, expected: str | None = None) -> Response:
+async def _resume(
+    request: Request, fmt: Format, owner: str, place: str, expected: str | None = None
+) -> Response:
     """Read on after an event. Never asks upstream."""
     try:
         stream_id, seq = parse_event_id(place)
@@ -207,7 +224,7 @@ async def _resume(request: Request, fmt: Format, place: str, expected: str | Non
         raise InvalidRequest(f"Last-Event-ID: {exc}") from exc
     if expected not in (None, stream_id):
         raise StreamNotFound("Last-Event-ID names another answer")
-    stream = await _service(request).relay.open(stream_id, _owner(request))
+    stream = await _service(request).relay.open(stream_id, owner)
     if not fmt.has_ids:  # its reader cannot know what it has seen
         return _respond(request, fmt, stream, after=-1)
     length, sealed = await stream.extent()

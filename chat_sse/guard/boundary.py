@@ -13,7 +13,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chat_sse.errors import ChatError, InternalError, InvalidRequest, MethodNotAllowed, NotFound
+from chat_sse.errors import (
+    ChatError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Unauthenticated,
+)
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +30,8 @@ def error_response(error: ChatError, request_id: str, headers: Mapping[str, str]
     sent = dict(headers or {})
     if error.retry_after is not None:
         sent["Retry-After"] = str(math.ceil(error.retry_after))
+    if isinstance(error, Unauthenticated):
+        sent["WWW-Authenticate"] = "Bearer"
     return Response(
         msgspec.json.encode(error.body(request_id)),
         status_code=error.status,
