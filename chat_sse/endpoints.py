@@ -74,7 +74,7 @@ async def ask(request: Request) -> Response:
 
 async def ask_by_url(request: Request) -> Response:
     """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
-    owner, fmt = _owner(request), _format(request)
+    owner, fmt = _owner(request, asks_by_url=True), _format(request)
     if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
         return await _resume(request, fmt, owner, place)
     body = _question_of(request.query_params)
@@ -133,12 +133,12 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _owner(request: Request, answer: str | None = None) -> str:
+def _owner(request: Request, answer: str | None = None, *, asks_by_url: bool = False) -> str:
     """Let a request in, and say whose answers it may see; the first thing that each of these handlers does.
 
     `answer`: the one that it is about, if any. Raises ForbiddenOrigin or Unauthenticated.
     """
-    _service(request).origins.check(request.scope["headers"])
+    _service(request).origins.check(request.scope["headers"], asks_by_url=asks_by_url)
     return principal_of(request, answer).owner
 
 

@@ -1,4 +1,4 @@
-"""Which web pages may act: a foreign one can make its visitor's browser send requests, and must spend nothing.
+"""Which web pages may act: a foreign one can make a visitor's browser send requests, and must spend nothing.
 
 Sources: Fetch Metadata (https://www.w3.org/TR/fetch-metadata/), Fetch, "3.2 `Origin` header".
 """
@@ -20,16 +20,19 @@ class Origins:
         self._any = "*" in allowed
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
-    def check(self, raw_headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise ForbiddenOrigin for a request that a foreign page has caused, or nobody has meant yet."""
+    def check(self, raw_headers: Iterable[tuple[bytes, bytes]], *, asks_by_url: bool = False) -> None:
+        """Raise ForbiddenOrigin for a request that a foreign page has caused, or nobody has meant yet.
+
+        `asks_by_url`: opening the address is all that it takes to spend, so a browser must say who wants it.
+        """
         headers = dict(raw_headers)
         if b"prefetch" in headers.get(b"sec-purpose", b"") + headers.get(b"purpose", b""):
             # A browser that guesses what its user will open next: typing must not be asking.
             raise ForbiddenOrigin("a question is not asked in advance")
-        if not self._any and self._is_foreign(headers):
+        if not self._any and self._is_foreign(headers, asks_by_url):
             raise ForbiddenOrigin("the page's origin is not in ALLOWED_ORIGIN")
 
-    def _is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
+    def _is_foreign(self, headers: Mapping[bytes, bytes], asks_by_url: bool) -> bool:
         origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
         if origin in self._allowed:
             return False
@@ -37,10 +40,12 @@ class Origins:
             # "none" is the address bar. Images, links and no-cors requests carry no origin: any page's may be
             # behind them, and the page of a neighbouring port or subdomain ("same-site") is another page.
             return site != b"same-origin" and (site != b"none" or origin is not None)
-        # On plain http beyond the own machine a browser says less, and of links and images only the `Referer`.
+        # On plain http beyond this machine a browser says less: of images and links the `Referer`, and where
+        # their page forbids that, nothing. Programs say nothing either, but do not call themselves Mozilla.
         page = _origin_of(headers.get(b"referer", b"")) if origin is None else origin
-        own = page.partition(b"://")[2] == headers.get(b"host")
-        return bool(page) and not own and page not in self._allowed
+        if not page:
+            return asks_by_url and headers.get(b"user-agent", b"").startswith(b"Mozilla/")
+        return page not in self._allowed and page.partition(b"://")[2] != headers.get(b"host")
 
 
 class HostCheck:
