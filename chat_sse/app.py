@@ -23,6 +23,7 @@ from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
 from chat_sse.guard.auth import Authentication, KeyRing
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
+from chat_sse.guard.headers import RESPONSE_HEADERS
 from chat_sse.guard.links import Links
 from chat_sse.guard.origin import HostCheck, Origins
 from chat_sse.messages import Policy
@@ -71,7 +72,7 @@ def create_app(
         routes=[*serving, *documentation(serving)],
         lifespan=lifespan,
         middleware=[
-            Middleware(RequestLog),
+            Middleware(RequestLog, headers=RESPONSE_HEADERS),
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.allowed_origin,

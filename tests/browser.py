@@ -20,7 +20,7 @@ FLAGS = (
 
 @contextmanager
 def chromium(*flags: str) -> Iterator[Browser]:
-    """Run Chromium with a fresh profile and these flags. Each `new_context()` is a person of its own, without a cache.
+    """Run Chromium with a fresh profile. Each `new_context()` is a person of its own, without a cache.
 
     No wider than a module: while it runs, its thread has an event loop, and asynchronous tests want theirs.
     """

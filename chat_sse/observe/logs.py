@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -97,8 +98,10 @@ def _printable_path(scope: Scope) -> str:
 class RequestLog:
     """Pure ASGI: give each request an id, and log its end in one line, without its query string."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """`headers`: what every response gets that does not have it; here, where all of them pass."""
         self.app = app
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a connection."""
@@ -115,6 +118,8 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
+                told = dict(message["headers"])
+                message["headers"] += [header for header in self._headers if header[0] not in told]
             await send(message)
 
         try:
