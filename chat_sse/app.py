@@ -24,9 +24,12 @@ from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
 from chat_sse.guard.address import ClientAddresses
 from chat_sse.guard.admission import Admission
-from chat_sse.guard.auth import Authentication
+from chat_sse.guard.auth import Authentication, KeyRing
 from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
 from chat_sse.guard.budget import Budget, MemoryBudgets
+from chat_sse.guard.headers import RESPONSE_HEADERS
+from chat_sse.guard.links import Links
+from chat_sse.guard.origin import HostCheck, Origins
 from chat_sse.guard.rates import MemoryRates, Rate
 from chat_sse.guard.slots import MemorySlots
 from chat_sse.messages import Policy
@@ -66,6 +69,8 @@ def create_app(
         check_store(settings)
     quiet_content_loggers()
     serving = [*routes(), *page.routes()]
+    # A link is good for as long as its answer can be read.
+    links = Links(settings.secret_key, life_seconds=settings.total_timeout + settings.stream_ttl)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
@@ -77,13 +82,13 @@ def create_app(
             stack.push_async_callback(relay.aclose)
             drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
             stack.push_async_callback(_cancel, drain)
-            yield {"service": _service(settings, answering, relay, admission)}
+            yield {"service": _service(settings, answering, relay, admission, links)}
 
     return Starlette(
         routes=[*serving, *documentation(serving)],
         lifespan=lifespan,
         middleware=[
-            Middleware(RequestLog),
+            Middleware(RequestLog, headers=RESPONSE_HEADERS),
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.allowed_origin,
@@ -93,7 +98,13 @@ def create_app(
                 expose_headers=CORS_RESPONSE_HEADERS,
             ),
             Middleware(Boundary),
-            Middleware(Authentication, addresses=ClientAddresses(settings.trusted_proxies)),
+            Middleware(HostCheck, bound_to=settings.host, allowed=settings.allowed_hosts),
+            Middleware(
+                Authentication,
+                keys=KeyRing(settings.api_keys),
+                links=links,
+                addresses=ClientAddresses(settings.trusted_proxies),
+            ),
         ],
         exception_handlers={ChatError: handle_chat_error, HTTPException: handle_http_exception},
     )
@@ -187,7 +198,9 @@ async def _open_admission(settings: Settings, stack: AsyncExitStack) -> Admissio
     )
 
 
-def _service(settings: Settings, upstream: Upstream, relay: Relay, admission: Admission) -> Service:
+def _service(
+    settings: Settings, upstream: Upstream, relay: Relay, admission: Admission, links: Links
+) -> Service:
     delivery = Delivery(
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
@@ -209,6 +222,8 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay, admission: Ad
             max_output_tokens=settings.max_output_tokens,
         ),
         admission=admission,
+        origins=Origins(settings.allowed_origin),
+        links=links,
         max_body_bytes=settings.max_body_bytes,
         shutdown_grace_seconds=settings.shutdown_grace,
     )

@@ -16,6 +16,8 @@ from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
 from chat_sse.guard.admission import Admission, Visit
+from chat_sse.guard.links import Links
+from chat_sse.guard.origin import Origins
 from chat_sse.guard.principal import principal_of
 from chat_sse.messages import Policy, admit, check_size, decode_ask
 from chat_sse.relay import Relay
@@ -34,6 +36,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     default_format: str
     policy: Policy
     admission: Admission
+    origins: Origins
+    links: Links
     max_body_bytes: int
     shutdown_grace_seconds: float
 
@@ -53,9 +57,9 @@ def routes() -> list[Route]:
 
 async def ask(request: Request) -> Response:
     """POST /ask: ask, attach by key, or resume by `Last-Event-ID`."""
-    service, fmt = _service(request), _format(request)
+    owner, service, fmt = _owner(request), _service(request), _format(request)
     if place := request.headers.get("last-event-id"):
-        return await _resume(request, fmt, place)
+        return await _resume(request, fmt, owner, place)
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Content-Type must be application/json")
     key = _key(request, request.headers.get("idempotency-key"))
@@ -66,9 +70,9 @@ async def ask(request: Request) -> Response:
 
 async def ask_by_url(request: Request) -> Response:
     """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
-    fmt = _format(request)
+    owner, fmt = _owner(request, asks_by_url=True), _format(request)
     if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
-        return await _resume(request, fmt, place)
+        return await _resume(request, fmt, owner, place)
     if request.method == "HEAD":
         admit(decode_ask(_question_of(request)), _service(request).policy)
         return Response(media_type=fmt.media_type)
@@ -79,11 +83,12 @@ async def ask_by_url(request: Request) -> Response:
 
 async def attach(request: Request) -> Response:
     """GET /ask/<id>: read an answer from its start, or after the last event seen."""
-    fmt, stream_id = _format(request), request.path_params["stream_id"]
+    stream_id = request.path_params["stream_id"]
+    owner, fmt = _owner(request, stream_id), _format(request)
     place = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
     if place:
-        return await _resume(request, fmt, place, stream_id)
-    stream = await _service(request).relay.open(stream_id, _owner(request))
+        return await _resume(request, fmt, owner, place, stream_id)
+    stream = await _service(request).relay.open(stream_id, owner)
     return _respond(request, fmt, stream, after=-1)
 
 
@@ -92,16 +97,18 @@ async def reconnect(request: Request) -> Response:
 
     The AI SDK's `reconnectToStream`, and so in its format, whatever the default is.
     """
+    owner = _owner(request)
     wanted = request.query_params.get("format", AiSdkFormat.name)
     fmt = choose(_service(request).formats, default=wanted, wanted=wanted, accept=None)
-    label = _label(_owner(request), request.path_params["chat_id"])
+    label = _label(owner, request.path_params["chat_id"])
     stream = await _service(request).relay.running_under(label)
     return Response(status_code=204) if stream is None else _respond(request, fmt, stream, after=-1)
 
 
 async def stop(request: Request) -> Response:
     """DELETE /ask/<id>: end an answer for every reader. Idempotent."""
-    await _service(request).relay.stop(request.path_params["stream_id"], _owner(request))
+    stream_id = request.path_params["stream_id"]
+    await _service(request).relay.stop(stream_id, _owner(request, stream_id))
     return Response(status_code=204)
 
 
@@ -121,8 +128,13 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _owner(request: Request) -> str:
-    return principal_of(request).owner
+def _owner(request: Request, answer: str | None = None, *, asks_by_url: bool = False) -> str:
+    """Let a request in, and say whose answers it may see; the first thing that each of these handlers does.
+
+    `answer`: the one that it is about, if any. Raises ForbiddenOrigin or Unauthenticated.
+    """
+    _service(request).origins.check(request.scope["headers"], asks_by_url=asks_by_url)
+    return principal_of(request, answer).owner
 
 
 def _format(request: Request) -> Format:
@@ -184,9 +196,8 @@ async def _arrive(request: Request, key: str | None) -> Visit:
 
 
 async def _ask(request: Request, fmt: Format, body: bytes, key: str | None, visit: Visit) -> Response:
-    service, ask = _service(request), decode_ask(body)
+    service, ask, owner = _service(request), decode_ask(body), principal_of(request).owner
     question = admit(ask, service.policy)
-    owner = _owner(request)
     ticket = Ticket(
         stream_id=new_stream_id(),
         owner=owner,
@@ -197,7 +208,8 @@ async def _ask(request: Request, fmt: Format, body: bytes, key: str | None, visi
     stream = await service.relay.start(question, ticket, request.state.request_id, visit)
     limits = visit.headers()
     if _prefers_async(request):
-        headers = {"Location": f"/ask/{stream.id}", "Preference-Applied": "respond-async"}
+        location = f"/ask/{stream.id}?token={service.links.token(stream.id, owner)}"
+        headers = {"Location": location, "Preference-Applied": "respond-async"}
         return Response(status_code=202, headers={**_headers(stream), **limits, **headers})
     return _respond(request, fmt, stream, after=-1, limits=limits)
 
@@ -212,7 +224,9 @@ def _prefers_async(request: Request) -> bool:
     return any(text.partition(";")[0].strip().lower() == "respond-async" for text in preferences)
 
 
-async def _resume(request: Request, fmt: Format, place: str, expected: str | None = None) -> Response:
+async def _resume(
+    request: Request, fmt: Format, owner: str, place: str, expected: str | None = None
+) -> Response:
     """Read on after an event. Never asks upstream."""
     try:
         stream_id, seq = parse_event_id(place)
@@ -220,7 +234,7 @@ async def _resume(request: Request, fmt: Format, place: str, expected: str | Non
         raise InvalidRequest(f"Last-Event-ID: {exc}") from exc
     if expected not in (None, stream_id):
         raise StreamNotFound("Last-Event-ID names another answer")
-    stream = await _service(request).relay.open(stream_id, _owner(request))
+    stream = await _service(request).relay.open(stream_id, owner)
     if not fmt.has_ids:  # its reader cannot know what it has seen
         return _respond(request, fmt, stream, after=-1)
     length, sealed = await stream.extent()

@@ -2,6 +2,8 @@
 
     ChatError
     ├── InvalidRequest            400  invalid_request
+    ├── Unauthenticated           401  unauthenticated
+    ├── ForbiddenOrigin           403  forbidden_origin
     ├── NotFound                  404  not_found
     │   └── StreamNotFound        404  stream_not_found
     ├── MethodNotAllowed          405  method_not_allowed
@@ -9,6 +11,7 @@
     ├── RequestTimeout            408  request_timeout
     ├── PayloadTooLarge           413  payload_too_large
     ├── UnsupportedMediaType      415  unsupported_media_type
+    ├── Misdirected               421  misdirected_request
     ├── KeyReused                 422  idempotency_key_reused
     ├── LimitReached              429  (this server's own limits)
     │   ├── TooManyRequests       429  too_many_requests
@@ -96,6 +99,20 @@ class InvalidRequest(ChatError):
     content = "I could not understand that request. Please check your message and try again."
 
 
+class Unauthenticated(ChatError):
+    """No valid key or link. It says the same whatever was wrong, so that nobody learns by trying."""
+
+    code = "unauthenticated"
+    status = 401
+    content = "This service needs an API key."
+
+
+class ForbiddenOrigin(ChatError):
+    code = "forbidden_origin"
+    status = 403
+    content = "This page is not allowed to use the service."
+
+
 class NotFound(ChatError):
     code = "not_found"
     status = 404
@@ -136,6 +153,12 @@ class UnsupportedMediaType(ChatError):
     code = "unsupported_media_type"
     status = 415
     content = "I can only read requests in JSON."
+
+
+class Misdirected(ChatError):
+    code = "misdirected_request"
+    status = 421
+    content = "The service does not answer under this name."
 
 
 class KeyReused(ChatError):

@@ -24,6 +24,7 @@ from chat_sse.errors import (
     ChatError,
     Draining,
     ErrorBody,
+    ForbiddenOrigin,
     InternalError,
     InvalidRequest,
     KeyReused,
@@ -37,6 +38,7 @@ from chat_sse.errors import (
     StreamNotFound,
     TooManyRequests,
     TooManyStreams,
+    Unauthenticated,
     UnsupportedMediaType,
     UpstreamAuthentication,
     UpstreamProtocol,
@@ -80,11 +82,16 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: Json | None = None
     responses: Mapping[str, Json]
     errors: Sequence[type[ChatError]] = ()
+    security: Sequence[str] = ()
+    """Names of SECURITY_SCHEMES, each of which is enough."""
 
 
+# Wherever answers are: what is said to those who may not.
+REFUSALS = (Unauthenticated, ForbiddenOrigin)
 # Before an answer has begun, these can come from any operation that asks.
 ASKING = (
     InvalidRequest,
+    *REFUSALS,
     StreamNotFound,
     NotAcceptable,
     PayloadTooLarge,
@@ -132,7 +139,12 @@ def document(routes: Iterable[Route]) -> Json:
             {"name": "Pages", "description": "For people."},
         ],
         "paths": paths,
-        "components": {"schemas": _schemas(), "parameters": PARAMETERS, "headers": HEADERS},
+        "components": {
+            "schemas": _schemas(),
+            "parameters": PARAMETERS,
+            "headers": HEADERS,
+            "securitySchemes": SECURITY_SCHEMES,
+        },
     }
 
 
@@ -150,6 +162,9 @@ def _operation(route: Route, method: str) -> Json:
     }
     if known.description:
         told["description"] = known.description
+    if known.security:
+        # The empty one: a service without keys wants none.
+        told["security"] = [*({name: []} for name in known.security), {}]
     if known.body:
         told["requestBody"] = known.body
     return told
@@ -242,6 +257,8 @@ DETAILS: Mapping[str, str] = {
         "may cost"
     ),
     "invalid_request": "Object missing required field `messages`",
+    "unauthenticated": "send a valid key as `Authorization: Bearer <key>`, or open a valid link",
+    "forbidden_origin": "the page's origin is not in ALLOWED_ORIGIN",
     "not_found": "GET /nothing",
     "stream_not_found": "no answer has this id, or it has expired",
     "method_not_allowed": "PUT /ask",
@@ -259,7 +276,7 @@ DETAILS: Mapping[str, str] = {
     "log_unavailable": "Redis does not answer",
     "authentication_error": "upstream answered 401: Incorrect API key provided: [secret].",
     "rate_limit_error": "upstream answered 429: Rate limit reached",
-    "invalid_request_error": "upstream answered 400: The request is not valid.",
+    "invalid_request_error": "upstream answered 400: invalid_request_error, context_length_exceeded",
     "service_unavailable_error": "upstream cannot be reached",
     "timeout_error": "upstream was silent, or the answer took, for too long",
     "upstream_protocol_error": "upstream answered with something that is no event stream",
@@ -318,7 +335,7 @@ HEADERS: Json = {
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "Location": {
-        "description": "The address to read the answer at.",
+        "description": "The address to read the answer at, with a token in the place of a key.",
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "RateLimit": {
@@ -339,6 +356,23 @@ HEADERS: Json = {
     "RetryAfter": {
         "description": "Seconds to wait before asking again, where that is known.",
         "schema": {"type": "integer"},
+    },
+}
+
+SECURITY_SCHEMES: Json = {
+    "ApiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "One of the service's keys, where it has any (`CHAT_SSE_API_KEYS`).",
+    },
+    "Link": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": (
+            "From the `Location` of `Prefer: respond-async`, for clients that cannot send headers. "
+            "It reads and stops the answer it was made for, until it expires, and starts none."
+        ),
     },
 }
 
@@ -442,7 +476,10 @@ READ_TO_THE_END: Json = {
     "headers": _header(),
 }
 ANY_ERROR: Json = {
-    "description": "Any other error, such as 405 `method_not_allowed`, has the same body.",
+    "description": (
+        "Any other error has the same body, such as 405 `method_not_allowed`, and 421 `misdirected_request` "
+        "for a host name that the service does not answer to."
+    ),
     "headers": _header(),
     "content": {
         "application/json": {
@@ -520,33 +557,42 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=QUESTIONS,
         responses={"200": ANSWERED, "202": ACCEPTED},
         errors=(*ASKING, RequestTimeout, UnsupportedMediaType),
+        security=("ApiKey",),
     ),
     ("GET", "/ask"): Operation(
         tag="Ask",
-        description="For `EventSource` and a browser's address bar: the question is `q` or `messages`.",
+        description=(
+            "For `EventSource` and a browser's address bar: the question is `q` or `messages`. Where the "
+            "service needs a key, `EventSource` cannot send one: ask with `Prefer: respond-async` and hand "
+            "it the `Location`."
+        ),
         parameters=("Q", "Messages", "Id", "Format", "LastEventId", "LastEventIdInQuery", "Prefer"),
         responses={"200": ANSWERED, "202": ACCEPTED, "204": READ_TO_THE_END},
         errors=ASKING,
+        security=("ApiKey",),
     ),
     ("GET", "/ask/{stream_id}"): Operation(
         tag="Ask",
         description="Works while the answer runs and for some minutes afterwards. Never asks upstream.",
         parameters=("Format", "LastEventId", "LastEventIdInQuery"),
         responses={"200": READ, "204": READ_TO_THE_END},
-        errors=(InvalidRequest, StreamNotFound, NotAcceptable, InternalError, StoreUnavailable),
+        errors=(InvalidRequest, *REFUSALS, StreamNotFound, NotAcceptable, InternalError, StoreUnavailable),
+        security=("ApiKey", "Link"),
     ),
     ("GET", "/ask/{chat_id}/stream"): Operation(
         tag="Ask",
         description="The AI SDK's `resumeStream`, and so in its format where `format` names no other.",
         parameters=("Format",),
         responses={"200": RUNNING, "204": NOT_RUNNING},
-        errors=(NotAcceptable, InternalError, StoreUnavailable),
+        errors=(*REFUSALS, NotAcceptable, InternalError, StoreUnavailable),
+        security=("ApiKey",),
     ),
     ("DELETE", "/ask/{stream_id}"): Operation(
         tag="Ask",
         description='Its readers get `done` with `finish_reason: "cancelled"`, and the call is closed.',
         responses={"204": {"description": "It is over.", "headers": _header()}},
-        errors=(StreamNotFound, InternalError, StoreUnavailable),
+        errors=(*REFUSALS, StreamNotFound, InternalError, StoreUnavailable),
+        security=("ApiKey", "Link"),
     ),
     ("GET", "/healthz"): Operation(tag="Operate", responses={"200": _status("ok")}),
     ("GET", "/readyz"): Operation(

@@ -1,6 +1,8 @@
 """`chat-sse` serves: the settings, the socket, and which processes listen on it."""
 
+import logging
 import os
+import secrets
 import socket
 import sys
 
@@ -9,13 +11,14 @@ import uvicorn
 
 from chat_sse import __version__
 from chat_sse.app import allowed_models, check_store
+from chat_sse.guard.origin import is_loopback
 from chat_sse.observe.logs import configure_logging
 from chat_sse.processes import DrainingServer, Supervisor
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
 from chat_sse.upstreams.local import LocalModelUnavailable, find_local_model, model_name
 from chat_sse.upstreams.openai import public_url
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+log = logging.getLogger(__name__)
 
 # Beside the running answers' grace: a socket's last bytes, the pumps' clean-up, the upstream's connections.
 EXIT_SECONDS = 10
@@ -36,6 +39,8 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
             click.echo(f"chat-sse: {fault}", err=True)
         sys.exit(2)
     configure_logging(settings.log_level, settings.log_format)
+    if settings.secret_key is None:
+        os.environ[variable("secret_key")] = secrets.token_urlsafe(32)  # one for all workers
     _serve(settings, model_name)
 
 
@@ -73,6 +78,10 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     host, port = listening.getsockname()[:2]
     greeting = _greeting(settings, host, port, local_model)
+    if not settings.api_keys and not is_loopback(settings.host):
+        log.warning(
+            "service.open_to_everybody", extra={"fields": {"host": host, "set": variable("api_keys")}}
+        )
     with listening:
         if settings.workers > 1:
             supervisor = Supervisor(config, listening, greeting, (settings.log_level, settings.log_format))
@@ -90,13 +99,15 @@ def _greeting(settings: Settings, host: str, port: int, local_model: str | None)
     """Say where it listens, who answers, and what is open to whom."""
     models = allowed_models(settings, (local_model,) if local_model else ())
     upstream = "the embedded model" if local_model else public_url(settings.openai_base_url)
-    reach = "this machine" if settings.host in LOOPBACK else "everybody who can reach this address"
+    reach = "this machine" if is_loopback(settings.host) else "everybody who can reach this address"
+    names = [entry.partition(":")[0] for entry in settings.api_keys]
+    keys = f"with a key ({', '.join(names)})" if names else "without a key"
     address = f"[{host}]" if ":" in host else host
     return "\n".join(
         (
             f"chat-sse {__version__} on http://{address}:{port}",
             f"  answers from {upstream}: {', '.join(models)}",
-            f"  open to {reach}, without a key; pages from {', '.join(settings.allowed_origin)} may call it",
+            f"  open to {reach}, {keys}; pages from {', '.join(settings.allowed_origin)} may call it",
         )
     )
 

@@ -43,6 +43,12 @@ BudgetOrOff: TypeAlias = Annotated[
 ]
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]*]+")
+# A key's name goes into logs, and before a slash into names of ours; without dots it is no address either.
+_KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What a bearer header can carry (RFC 6750, 2.1), and long enough that nobody can try them all.
+MIN_SECRET_CHARS = 16
+_SECRET = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_SECRET_CHARS},512}}={{0,2}}")
 _NO_PREFIX = ("openai_", "allowed_origin")
 
 
@@ -63,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     openai_project_id: str | None = None
     openai_model: str | None = None
     allowed_origin: Names = ("http://localhost:3000",)
+    api_keys: Names = ()
+    secret_key: str | None = None
+    allowed_hosts: Names = ()
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="a port number, 0 to 65535")] = 8000
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")] = 1
@@ -170,6 +179,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             yield "ALLOWED_ORIGIN must be * or origins such as https://chat.example.org, with commas between"
     if "*" in settings.allowed_origin and settings.cors_credentials:
         yield "ALLOWED_ORIGIN=* and CHAT_SSE_CORS_CREDENTIALS=true would let any page act for a visitor"
+    yield from _faults_of_keys(settings.api_keys)
+    if settings.secret_key is not None and len(settings.secret_key) < MIN_SECRET_CHARS:
+        yield f"CHAT_SSE_SECRET_KEY must have {MIN_SECRET_CHARS} characters or more"
+    if not all(_HOST.fullmatch(host) for host in settings.allowed_hosts):
+        yield "CHAT_SSE_ALLOWED_HOSTS must be * or host names without scheme and port, with commas between"
     if settings.openai_base_url is not None and not _is_http_url(settings.openai_base_url):
         yield "OPENAI_BASE_URL must be an http or https URL"
     yield from _limits_that_refuse_all(settings)
@@ -206,6 +220,19 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _faults_of_keys(entries: tuple[str, ...]) -> Iterator[str]:
+    pairs = [entry.partition(":")[::2] for entry in entries]
+    if not all(_KEY_NAME.fullmatch(name) and _SECRET.fullmatch(secret) for name, secret in pairs):
+        yield (
+            "CHAT_SSE_API_KEYS must be name:secret with commas between: names of letters, digits, _ and -, "
+            f"secrets of {MIN_SECRET_CHARS} or more letters, digits and ._~+/-"
+        )
+    if len({name for name, _ in pairs}) < len(pairs):
+        yield "CHAT_SSE_API_KEYS must not use a name twice"
+    if len({secret for _, secret in pairs}) < len(pairs):
+        yield "CHAT_SSE_API_KEYS must not use a secret twice"
 
 
 def _is_http_url(text: str) -> bool:

@@ -19,7 +19,7 @@ FLAGS = (
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*flags: str) -> Iterator[Browser]:
     """Run Chromium with a fresh profile. Each `new_context()` is a person of its own, without a cache.
 
     No wider than a module: while it runs, its thread has an event loop, and asynchronous tests want theirs.
@@ -27,7 +27,7 @@ def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium")
     assert path is not None, "Chromium is not installed: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
         try:
             yield browser
         finally:

@@ -101,7 +101,8 @@ def test_a_body_too_large_is_413_also_when_its_length_is_not_told(
 def test_an_oversize_length_is_refused_before_the_body_is_sent(service: RunningService) -> None:
     address = urlsplit(service.url)
     head = (
-        b"POST /ask HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
+        b"POST /ask HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
     )
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(head)

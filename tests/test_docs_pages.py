@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser import chromium
-from tests.service import RunningService
+from tests.conftest import QUICK
+from tests.service import RunningService, serve
 from tests.upstream import Finish, Say, ScriptedUpstream
 
 ARTIFACTS = Path(__file__).parent / ".artifacts"
@@ -61,6 +62,23 @@ def test_swagger_ui_shows_every_operation_and_the_stream_and_asks_the_real_servi
         screenshot(page, "docs-swagger-answer")
     [call] = upstream.calls
     assert call.body["messages"][-1] == {"role": "user", "content": "Hello!"}
+
+
+def test_swagger_ui_sends_the_key_that_it_is_given(upstream: ScriptedUpstream) -> None:
+    upstream.answer(Say("with a key"), Finish("stop"))
+    key = "canary-0123456789"
+    env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_API_KEYS": f"a:{key}"}
+    with serve(env) as service, clean_page(service, "/docs") as page:
+        page.get_by_role("button", name="Authorize").click()
+        field = page.locator("#auth-bearer-value")
+        field.fill(key)
+        page.locator("form", has=field).get_by_role("button", name="Apply").click()
+        page.locator(".close-modal").click()
+        operation = page.locator("#operations-Ask-ask")
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("button", name="Try it out").click()
+        operation.get_by_role("button", name="Execute").click()
+        expect(operation.locator(".live-responses-table .response")).to_contain_text("with a key")
 
 
 def test_swagger_ui_asks_by_url_as_well(service: RunningService, upstream: ScriptedUpstream) -> None:

@@ -57,7 +57,7 @@ def waiting(service: RunningService, fmt: str) -> Iterator[None]:
     """Ask, read nothing, and leave when the block ends."""
     address = urlsplit(service.url)
     body = msgspec.json.encode(HELLO)
-    lines = f"POST /ask?format={fmt} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    lines = f"POST /ask?format={fmt} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head = f"{lines}Content-Length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(head + body)

@@ -79,7 +79,10 @@ def test_a_client_that_leaves_while_upstream_has_not_even_accepted_is_noticed_to
     upstream.answer(Silence())
     address = urlsplit(service.url)
     body = msgspec.json.encode(HELLO)
-    head = b"POST /ask HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"POST /ask HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(head % len(body) + body)
         [call] = upstream.wait_for_calls(1)
@@ -106,7 +109,8 @@ def test_a_client_that_stops_reading_is_cut_by_the_send_timeout(
         address = urlsplit(service.url)
         body = msgspec.json.encode(HELLO)
         head = (
-            b"POST /ask HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            b"POST /ask HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         )
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -16,7 +16,8 @@ from chat_sse import openapi
 from chat_sse.app import create_app
 from chat_sse.errors import ChatError
 from chat_sse.settings import Settings
-from tests.service import HELLO, RunningService, ask, parse_sse
+from tests.conftest import QUICK
+from tests.service import HELLO, RunningService, ask, parse_sse, serve
 from tests.upstream import Finish, Refuse, Say, ScriptedUpstream
 
 Operation = tuple[str, str, dict[str, Any]]
@@ -84,7 +85,8 @@ def test_each_error_of_the_tree_is_documented_with_its_status(document: dict[str
         for code in response["content"]["application/json"]["examples"]
     }
     raised = {(kind.status, kind.code) for kind in tree() if "code" in vars(kind)}
-    assert raised - documented == {(404, "not_found"), (405, "method_not_allowed")}  # those have no operation
+    everywhere = {(404, "not_found"), (405, "method_not_allowed"), (421, "misdirected_request")}
+    assert raised - documented == everywhere  # those belong to no operation
     assert documented <= raised
 
 
@@ -151,6 +153,8 @@ def test_the_event_schemas_allow_what_the_stream_sends(document: dict[str, Any])
         ("not_acceptable", "POST /ask?format=xml", {"json": HELLO}),
         ("payload_too_large", "POST /ask", {"json": {"pad": "x" * 1_048_577}}),
         ("unsupported_media_type", "POST /ask", {"content": b"Hello!"}),
+        ("forbidden_origin", "POST /ask", {"json": HELLO, "headers": {"Origin": "https://evil.example"}}),
+        ("forbidden_origin", "GET /ask/none", {"headers": {"Origin": "https://evil.example"}}),
         ("stream_not_found", "GET /ask/none", {}),
         ("stream_not_found", "DELETE /ask/none", {}),
         ("not_acceptable", "GET /ask/none?format=xml", {}),
@@ -172,6 +176,27 @@ def test_each_example_of_a_refusal_is_what_the_service_says(
         assert found["details"] == expected["details"]
     volatile = {"request_id": "", "details": ""}
     assert {**found, **volatile} == {**expected, **volatile}
+
+
+def test_each_operation_on_answers_takes_a_key_and_tells_the_refusal_as_it_is(
+    upstream: ScriptedUpstream, document: dict[str, Any]
+) -> None:
+    schemes = document["components"]["securitySchemes"]
+    env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_API_KEYS": "a:0123456789abcdef"}
+    with serve(env) as service:
+        for method, path, told in operations(document):
+            needs_a_key = path == "/ask" or path.startswith("/ask/")
+            assert needs_a_key == ({"ApiKey": []} in told.get("security", []))
+            assert all(name in schemes for way in told.get("security", []) for name in way)
+            by_link = path == "/ask/{stream_id}"
+            assert by_link == ({"Link": []} in told.get("security", []))
+            response = httpx2.request(method, service.url + path)
+            assert needs_a_key == (response.status_code == 401)
+            if needs_a_key:
+                assert {**response.json(), "request_id": ""} == {
+                    **errors_of(told)["unauthenticated"],
+                    "request_id": "",
+                }
 
 
 @pytest.mark.parametrize(

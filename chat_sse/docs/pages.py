@@ -37,8 +37,6 @@ REDOC_POLICY = POLICY.replace(
 
 HEADERS = {
     "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",  # kept, but asked about first: an update shows at once
 }

@@ -20,6 +20,7 @@ from chat_sse.errors import (
     LimitReached,
     MethodNotAllowed,
     NotFound,
+    Unauthenticated,
 )
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def error_response(error: ChatError, request_id: str, headers: Mapping[str, str]
     sent = dict(headers or {})
     if error.retry_after is not None:
         sent["Retry-After"] = str(math.ceil(error.retry_after))
+    if isinstance(error, Unauthenticated):
+        sent["WWW-Authenticate"] = "Bearer"
     return Response(
         msgspec.json.encode(error.body(request_id)),
         status_code=error.status,

@@ -7,6 +7,8 @@ import logging
 import re
 import secrets
 import time
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -25,14 +27,34 @@ MAX_PATH_CHARS = 200
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+def _traceback(exc: BaseException) -> Iterator[str]:
+    before = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    if before is not None:
+        yield from _traceback(before)
+        yield "which led to:"
+    yield "".join(traceback.format_tb(exc.__traceback__)) + type(exc).__qualname__
+    if isinstance(exc, BaseExceptionGroup):
+        for part in exc.exceptions:
+            yield "of which one part is:"
+            yield from _traceback(part)
+
+
 class _Formatter(logging.Formatter):
-    """Writes a record's time once a second, not once a record: it is half of what a line costs."""
+    """Writes the time once a second, and of an exception its kind and where it was raised.
+
+    A record's own time would be half of what its line costs. An exception's message may quote what was being
+    worked on: a prompt, a key, a URL with a password.
+    """
 
     time_format: str
 
     def __init__(self) -> None:
         super().__init__()
         self._second, self._time = -1, ""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
+        """Format a traceback without messages, that of each cause before that of its effect."""
+        return "\n".join(_traceback(ei[1])) if ei[1] else ""
 
     def time_of(self, record: logging.LogRecord) -> str:
         """Write a record's time."""
@@ -122,8 +144,10 @@ def _given_id(scope: Scope) -> str | None:
 class RequestLog:
     """Pure ASGI: give each request an id, and log its end in one line, without its query string."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """`headers`: what every response gets that does not have it; here, where all of them pass."""
         self.app = app
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a connection."""
@@ -140,7 +164,10 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                given = message.get("headers", ())
+                told = dict(given)
+                more = [header for header in self._headers if header[0] not in told]
+                message["headers"] = [*given, *more, (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:

@@ -43,11 +43,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 
 # Kept, but asked about each time: a new version of the service is a new page at once, for a 304 otherwise.
-_HEADERS = {
-    "Cache-Control": "no-cache",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+_HEADERS = {"Cache-Control": "no-cache"}
 _PAGE_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",

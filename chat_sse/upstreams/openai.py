@@ -12,7 +12,6 @@ left out, for what they cost:
 
 import asyncio
 import logging
-import re
 import urllib.request
 from collections.abc import Mapping
 from typing import Any, cast
@@ -45,6 +44,7 @@ from chat_sse.upstreams.sdk import (
 )
 from chat_sse.upstreams.wire import EOF_SECONDS
 from chat_sse.upstreams.wired import Asking
+from chat_sse.upstreams.wording import wording
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,6 @@ _HEADERS = {
     "Accept": "text/event-stream",
     "Accept-Encoding": "identity",
 }
-
-# Keys as OpenAI and compatible services print them, whole or masked, and bearer headers quoted in a text.
-_SECRET = re.compile(r"(?i)\b(?:sk|pk|rk|gsk|xai|key)[-_][\w*.-]{6,}|bearer\s+\S+|[\w-]*\*{3,}[\w*-]*")
 
 
 class OpenAIUpstream:
@@ -195,7 +192,15 @@ class OpenAIUpstream:
 
     def _translate_status(self, exc: openai.APIStatusError) -> UpstreamError:
         status, wait = exc.status_code, retry_after(exc.response.headers)
-        details = f"upstream answered {status}: {self._scrub(_message(exc))}"
+        message = exc.body.get("message") if isinstance(exc.body, dict) else None
+        details = wording(
+            status,
+            message=message,
+            kind=exc.type,
+            code=exc.code,
+            param=exc.param,
+            secrets=(self._api_key,),
+        )
         if status in (401, 403):
             return UpstreamAuthentication(details)
         if status == 429:  # noqa: PLR2004 - HTTP's own number
@@ -206,15 +211,6 @@ class OpenAIUpstream:
         if status >= 500:  # noqa: PLR2004
             return UpstreamUnavailable(details, retry_after=wait)
         return UpstreamRejected(details)
-
-    def _scrub(self, text: str) -> str:
-        """Take secrets out of upstream's words: it quotes the key that it refuses."""
-        return _SECRET.sub("[secret]", text.replace(self._api_key, "[secret]"))[:500]
-
-
-def _message(exc: openai.APIStatusError) -> str:
-    message = exc.body.get("message") if isinstance(exc.body, dict) else None
-    return message if isinstance(message, str) else "no message"
 
 
 def public_url(base_url: str | None) -> str:
