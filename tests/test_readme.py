@@ -34,7 +34,7 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture
 def at_the_service(page: Page, service: RunningService) -> Page:
-    page.goto(f"{service.url}/healthz")
+    page.goto(f"{service.url}/")
     return page
 
 
