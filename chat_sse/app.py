@@ -137,6 +137,7 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay) -> Service:
             max_output_tokens=settings.max_output_tokens,
         ),
         max_body_bytes=settings.max_body_bytes,
+        receive_timeout_seconds=settings.receive_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,
     )
 

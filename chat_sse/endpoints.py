@@ -27,8 +27,6 @@ from chat_sse.messages import AskRequest, Policy, admit, check_size, decode_ask
 from chat_sse.relay import Relay
 from chat_sse.stores.base import Log, Ticket
 
-# A question is small; whoever takes longer holds a connection, not a conversation.
-BODY_SECONDS = 30.0
 MAX_KEY_CHARS = 255
 
 
@@ -40,6 +38,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     default_format: str
     policy: Policy
     max_body_bytes: int
+    receive_timeout_seconds: float
     shutdown_grace_seconds: float
 
 
@@ -63,7 +62,7 @@ async def ask(request: Request) -> Response:
         return await _resume(request, fmt, place)
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Content-Type must be application/json")
-    body = await _read_body(request, service.max_body_bytes)
+    body = await _read_body(request, service)
     return await _ask(request, fmt, decode_ask(body), body, request.headers.get("idempotency-key"))
 
 
@@ -139,19 +138,20 @@ def _format(request: Request) -> Format:
     )
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def _read_body(request: Request, service: Service) -> bytes:
     """Read a body within its bounds. Raises PayloadTooLarge before it is read where its length is told."""
+    max_bytes, seconds = service.max_body_bytes, service.receive_timeout_seconds
     told = request.headers.get("content-length", "")
     if told.isdecimal():
         check_size(int(told), max_bytes)
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for part in request.stream():
                 body += part
                 check_size(len(body), max_bytes)
     except TimeoutError:
-        raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+        raise RequestTimeout(f"the body did not arrive within {seconds:g} seconds") from None
     return bytes(body)
 
 

@@ -10,6 +10,7 @@
     ├── PayloadTooLarge           413  payload_too_large
     ├── UnsupportedMediaType      415  unsupported_media_type
     ├── KeyReused                 422  idempotency_key_reused
+    ├── HeadTooLarge              431  head_too_large
     ├── InternalError             500  internal_error
     ├── Overloaded                503  overloaded
     │   └── Draining              503  server_draining
@@ -137,6 +138,12 @@ class KeyReused(ChatError):
     code = "idempotency_key_reused"
     status = 422
     content = "That request was already used for another question."
+
+
+class HeadTooLarge(ChatError):
+    code = "head_too_large"
+    status = 431
+    content = "That request is too long. Please shorten it and try again."
 
 
 class InternalError(ChatError):

@@ -94,7 +94,7 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "auto",
-        http="httptools" if sys.platform != "win32" else "auto",
+        http=_http_protocol(),
         ws="none",
         lifespan="on",
         backlog=BACKLOG,
@@ -116,6 +116,14 @@ def _serve(settings: Settings, local_model: str | None) -> None:
     with listening:
         server.run(sockets=[listening])
     sys.exit(0 if server.started else 3)
+
+
+def _http_protocol() -> type[asyncio.Protocol] | str:
+    if sys.platform == "win32":  # where httptools is not installed
+        return "auto"
+    from chat_sse.connection import BoundedProtocol  # noqa: PLC0415 - it imports httptools
+
+    return BoundedProtocol
 
 
 def _greeting(settings: Settings, host: str, port: int, local_model: str | None) -> str:
