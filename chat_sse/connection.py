@@ -3,6 +3,7 @@
 - a request's head: 64 KiB and 100 fields, and `receive_timeout` seconds for it to arrive
 - what is left of a body that nobody reads any more: as many seconds
 - one request at a time: what comes behind a running one is dropped, and the connection closes after it
+- as many connections as `limit_concurrency` says: for one more, one without a whole request is closed
 
 What cannot be parsed is told in the one error body; an offer to upgrade is ignored.
 Sources: RFC 9112, 9.3.2 "Pipelining" and 9.6 "Tear-down"; RFC 9110, 7.8 "Upgrade"; RFC 6585, 5 "431 Request
@@ -11,6 +12,7 @@ Header Fields Too Large".
 
 import asyncio
 import logging
+import math
 import secrets
 from typing import Any, cast
 
@@ -19,7 +21,14 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from chat_sse.endpoints import Service
-from chat_sse.errors import ChatError, HeadTooLarge, InvalidRequest, RequestTimeout
+from chat_sse.errors import (
+    ChatError,
+    HeadTooLarge,
+    InvalidRequest,
+    MethodNotAllowed,
+    Overloaded,
+    RequestTimeout,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +63,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._arm(self._receive_seconds)
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -77,9 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
-            # A CONNECT ends here as well, and has been answered as an unknown method.
-            if self._offers_upgrade:
-                self._ignore_upgrade(data[exc.args[0] :])
+            self._ignore_upgrade(data[exc.args[0] :])
         except httptools.HttpParserError:
             self._refuse(self._fault or InvalidRequest("this is not HTTP/1.1"))
 
@@ -110,7 +119,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._fault = _too_large()
             raise self._fault
-        self._offers_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        self._offers_upgrade = self.parser.should_upgrade()
+        if self.parser.get_method() == b"CONNECT":  # to the parser an upgrade, without a path to answer at
+            self._fault = MethodNotAllowed("CONNECT")
+            raise self._fault
         if not self._offers_upgrade:
             super().on_headers_complete()
 
@@ -120,6 +132,12 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     # Time.
+
+    @property
+    def expendable(self) -> bool:
+        """Whether nothing is lost with it but what its client has not finished saying."""
+        cycle = self._running()
+        return cycle is None or (cycle.more_body and not cycle.response_started)
 
     def _running(self) -> RequestResponseCycle | None:
         """Give the request that is being received or answered."""
@@ -152,6 +170,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # Refusals.
 
+    def _make_room(self) -> None:
+        """Close one that has no whole request yet, so that those never keep out who has a question."""
+        for other in self.connections:
+            if isinstance(other, BoundedProtocol) and other is not self and other.expendable:
+                self.connections.discard(other)  # at once: closing takes until the loop's next turn
+                other.transport.close()
+                return
+        self._refuse(Overloaded("every connection of this server is in use", retry_after=1))
+
     def _refuse(self, error: ChatError) -> None:
         """Take no more from this client; tell it why, unless that would land inside an answer."""
         self._deaf = True
@@ -171,7 +198,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _tell(self, error: ChatError) -> None:
         request_id = secrets.token_hex(8)
         body = msgspec.json.encode(error.body(request_id))
+        retry = {} if error.retry_after is None else {"retry-after": math.ceil(error.retry_after)}
         fields = {
+            **retry,
             "content-type": "application/json",
             "content-length": len(body),
             "connection": "close",
