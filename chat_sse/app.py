@@ -225,6 +225,7 @@ def _service(
         origins=Origins(settings.allowed_origin),
         links=links,
         max_body_bytes=settings.max_body_bytes,
+        receive_timeout_seconds=settings.receive_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,
     )
 

@@ -23,8 +23,6 @@ from chat_sse.messages import Policy, admit, check_size, decode_ask
 from chat_sse.relay import Relay
 from chat_sse.stores.base import Log, Ticket
 
-# A question is small; whoever takes longer holds a connection, not a conversation.
-BODY_SECONDS = 30.0
 MAX_KEY_CHARS = 255
 
 
@@ -39,6 +37,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     origins: Origins
     links: Links
     max_body_bytes: int
+    receive_timeout_seconds: float
     shutdown_grace_seconds: float
 
 
@@ -64,7 +63,7 @@ async def ask(request: Request) -> Response:
         raise UnsupportedMediaType("Content-Type must be application/json")
     key = _key(request, request.headers.get("idempotency-key"))
     visit = await _arrive(request, key)
-    body = await _read_body(request, service.max_body_bytes)
+    body = await _read_body(request, service)
     return await _ask(request, fmt, body, key, visit)
 
 
@@ -147,19 +146,20 @@ def _format(request: Request) -> Format:
     )
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def _read_body(request: Request, service: Service) -> bytes:
     """Read a body within its bounds. Raises PayloadTooLarge before it is read where its length is told."""
+    max_bytes, seconds = service.max_body_bytes, service.receive_timeout_seconds
     told = request.headers.get("content-length", "")
     if told.isdecimal():
         check_size(int(told), max_bytes)
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for part in request.stream():
                 body += part
                 check_size(len(body), max_bytes)
     except TimeoutError:
-        raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+        raise RequestTimeout(f"the body did not arrive within {seconds:g} seconds") from None
     return bytes(body)
 
 

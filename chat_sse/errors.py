@@ -17,6 +17,7 @@
     │   ├── TooManyRequests       429  too_many_requests
     │   ├── TooManyStreams        429  too_many_streams
     │   └── BudgetSpent           429  budget_spent
+    ├── HeadTooLarge              431  head_too_large
     ├── InternalError             500  internal_error
     ├── Overloaded                503  overloaded
     │   ├── Draining              503  server_draining
@@ -193,6 +194,12 @@ class TooManyStreams(LimitReached):
 class BudgetSpent(LimitReached):
     code = "budget_spent"
     content = "The budget for questions is used up for now. Please try again later."
+
+
+class HeadTooLarge(ChatError):
+    code = "head_too_large"
+    status = 431
+    content = "That request is too long. Please shorten it and try again."
 
 
 class InternalError(ChatError):

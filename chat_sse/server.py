@@ -11,6 +11,7 @@ import uvicorn
 
 from chat_sse import __version__
 from chat_sse.app import allowed_models, check_store
+from chat_sse.connection import BoundedProtocol
 from chat_sse.guard.origin import is_loopback
 from chat_sse.observe.logs import configure_logging
 from chat_sse.processes import DrainingServer, Supervisor
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 # Beside the running answers' grace: a socket's last bytes, the pumps' clean-up, the upstream's connections.
 EXIT_SECONDS = 10
 BACKLOG = 4096
+# Standard streams, the loop's own, the listening socket, a file that is being served: some 15, and room.
+OWN_FILES = 40
 
 
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
@@ -52,7 +55,6 @@ def _check_upstream(settings: Settings) -> str | None:
 
 
 def _serve(settings: Settings, local_model: str | None) -> None:
-    raise_open_file_limit()
     config = uvicorn.Config(
         "chat_sse.app:create_app",
         factory=True,
@@ -60,10 +62,11 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "auto",
-        http="httptools" if sys.platform != "win32" else "auto",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         backlog=BACKLOG,
+        limit_concurrency=max_connections(raise_open_file_limit()),
         access_log=False,  # our own line has the request's id and no query string
         log_config=None,
         server_header=False,
@@ -112,12 +115,18 @@ def _greeting(settings: Settings, host: str, port: int, local_model: str | None)
     )
 
 
-def raise_open_file_limit() -> None:
-    """Take as many file descriptors as the system grants: a stream needs two."""
+def raise_open_file_limit() -> int | None:
+    """Take as many file descriptors as the system grants, and give their number; None when it is endless."""
     if sys.platform == "win32":
-        return
+        return None
     import resource  # noqa: PLC0415  (there is none on Windows)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def max_connections(open_files: int | None) -> int | None:
+    """Leave each connection a second descriptor, for its call upstream, and the process its own."""
+    return None if open_files is None else max(1, (open_files - OWN_FILES) // 2)

@@ -71,8 +71,11 @@ class RunningService:
 
 
 @contextmanager
-def serve(env: Mapping[str, str] | None = None, *arguments: str) -> Iterator[RunningService]:
+def serve(
+    env: Mapping[str, str] | None = None, *arguments: str, open_files: int | None = None
+) -> Iterator[RunningService]:
     """Run `python -m chat_sse` on a free loopback port, with no settings but these; end it at the exit."""
+    limited = () if open_files is None else ("sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh")
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / "log"
         environ = {
@@ -83,7 +86,7 @@ def serve(env: Mapping[str, str] | None = None, *arguments: str) -> Iterator[Run
         }
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "chat_sse", *arguments],
+                [*limited, sys.executable, "-W", "error", "-m", "chat_sse", *arguments],
                 cwd=folder,  # where no .env lies
                 env={**environ, **(env or {})},
                 stderr=log,
