@@ -175,9 +175,14 @@ class LimitReached(ChatError):
     retryable = True
 
     def __init__(
-        self, details: str = "", *, retry_after: float | None = None, headers: Mapping[str, str] | None = None
+        self,
+        details: str = "",
+        *,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(details, retry_after=retry_after)
+        super().__init__(details, retryable=retryable, retry_after=retry_after)
         self.headers = headers or {}
 
 

@@ -207,7 +207,8 @@ def service(upstream_port: int, site: str) -> Iterator[RunningService]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as running:
+    # Names under .example lead here too. They are no secure context, so the browser sends no Sec-Fetch-Site.
+    with chromium("--host-resolver-rules=MAP *.example 127.0.0.1") as running:
         yield running
 
 
@@ -335,7 +336,7 @@ def test_an_allowed_page_asks_with_fetch_and_event_source(
 def test_dns_rebinding_reaches_nothing(
     browser: Browser, service: RunningService, upstream: ScriptedUpstream
 ) -> None:
-    with browser.new_context() as context:
+    with browser.new_context(bypass_csp=True) as context:  # a page of the attacker's has none
         page = context.new_page()
         # A name of the attacker's that leads to this machine: to the browser, one origin with the service.
         rebound = service.url.replace("127.0.0.1", "rebound.localhost")
@@ -349,14 +350,10 @@ def test_dns_rebinding_reaches_nothing(
 
 @pytest.mark.parametrize("policy", ["unsafe-url", "no-referrer"])
 def test_on_plain_http_beyond_this_machine_a_foreign_page_spends_nothing_either(
-    policy: str, site: str, upstream: ScriptedUpstream
+    browser: Browser, policy: str, site: str, upstream: ScriptedUpstream
 ) -> None:
     env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_ALLOWED_HOSTS": "service.example"}
-    with (
-        serve(env) as service,
-        # These names are no secure context, so the browser sends no Sec-Fetch-Site.
-        chromium("--host-resolver-rules=MAP *.example 127.0.0.1") as far,
-    ):
+    with serve(env) as service, browser.new_context() as far:
         url = service.url.replace("127.0.0.1", "service.example")
         page = far.new_page()
         page.set_default_timeout(20_000)
