@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.matrix import Matrix
 from tests.service import RunningService, serve
 from tests.upstream import ScriptedUpstream
 
-pytest_plugins = ["tests.client_table"]
+pytest_plugins = ["tests.tables"]
 
 # Deadlines short enough for a test to meet them, long enough for a slow machine not to.
 QUICK = {
@@ -43,21 +42,3 @@ def service(upstream_port: int) -> Iterator[RunningService]:
     """A service in front of the scripted upstreams, with short deadlines. Starting one takes a second."""
     with serve({**QUICK, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}) as running:
         yield running
-
-
-MATRIX = pytest.StashKey[Matrix]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[MATRIX] = Matrix()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash[MATRIX].lines():
-        terminalreporter.write_line(line)
-
-
-@pytest.fixture
-def matrix(pytestconfig: pytest.Config) -> Matrix:
-    """Where tests of clients enter what was paid."""
-    return pytestconfig.stash[MATRIX]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.client_table import ClientTable
 from tests.conftest import QUICK
 from tests.service import RunningService, serve
+from tests.tables import ClientTable
 from tests.upstream import Cut, Finish, Hold, Pause, Reason, Refuse, Reset, Say, ScriptedUpstream, Silence
 
 FOLDER = Path(__file__).parent / "clients"

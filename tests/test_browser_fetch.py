@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.browser import chromium
-from tests.client_table import ClientTable
 from tests.conftest import QUICK
 from tests.service import HELLO, RunningService, serve
+from tests.tables import ClientTable
 from tests.upstream import Finish, Hold, Reason, Reset, Say, ScriptedUpstream, Silence
 
 PATIENCE_MS = 30_000

@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, Page
 from chat_sse.formats.sse import HEARTBEAT
 from tests.answer import FIRST_CUT_BYTES, HALF, PATIENT, PIECES, SECOND_CUT_BYTES, TEXT, text_of
 from tests.browser import chromium
-from tests.matrix import Matrix
 from tests.proxy import BadNetwork
 from tests.service import RunningService, serve
+from tests.tables import Matrix
 from tests.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
 
 PATIENCE_MS = 30_000
