@@ -191,8 +191,8 @@ class Relay:
 
         Returns once upstream has accepted, or after the accept wait. Raises ChatError for what upstream
         refused until then, LimitReached and Overloaded for what this server's limits refuse, KeyReused for a
-        key with another body, StoreUnavailable when the log or the shared limits are out of reach, and Draining while
-        shutting down.
+        key with another body, StoreUnavailable when the log or the shared limits are out of reach, and
+        Draining while shutting down.
         """
         if self.draining:
             raise Draining(retry_after=RETRY_SECONDS)
