@@ -266,13 +266,13 @@ async def _resume(
 def _respond(
     request: Request, fmt: Format, stream: Log, *, after: int, limits: Mapping[str, str] | None = None
 ) -> Response:
-    batches = _service(request).relay.follow(stream, after, resumable=fmt.resumable)
+    relay = _service(request).relay
     headers = {**_headers(stream), **limits} if limits else _headers(stream)
     return fmt.respond(
         Reading(
             stream_id=stream.id,
             after=after,
-            batches=batches,
+            follow=lambda take: relay.follow(stream, after, take, resumable=fmt.resumable),
             headers=headers,
             request_id=request.state.request_id,
         )

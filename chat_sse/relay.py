@@ -27,7 +27,7 @@ from chat_sse.errors import (
     UpstreamProtocol,
     UpstreamTimeout,
 )
-from chat_sse.events import Done, Start, Terminal, failure
+from chat_sse.events import Done, Start, Take, Terminal, failure
 from chat_sse.guard.admission import Outcome, Visit
 from chat_sse.messages import Question
 from chat_sse.stores.base import Log, Store, Ticket
@@ -231,17 +231,27 @@ class Relay:
         return None if sealed else stream
 
     async def follow(
-        self, stream: Log, after: int, *, resumable: bool = True
+        self, stream: Log, after: int, take: Take | None = None, *, resumable: bool = True
     ) -> AsyncGenerator[Sequence[bytes], None]:
         """Read a log after a cursor (exclusive; -1 for all) as the entries come, until the terminal one.
+
+        `take`: see `Log.read`. What it takes is not yielded.
 
         While it is iterated it counts as a reader: when the last one leaves, the disconnect grace begins.
         `resumable`: whether this reader could come back; for one that cannot, there is no grace.
 
         Raises ChatError when the log can be read no further from here: a last event under no number.
         """
+
+        def taken(entries: Sequence[bytes]) -> bool:
+            nonlocal after
+            if take is None or not take(entries):
+                return False
+            after += len(entries)
+            return True
+
         with self._reading(stream, resumable), stream.reading():
-            while entries := await stream.read(after):
+            while entries := await stream.read(after, taken):
                 yield entries
                 after += len(entries)
 
