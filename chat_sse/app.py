@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from chat_sse import page
+from chat_sse.answer import Timing
 from chat_sse.docs.pages import documentation
 from chat_sse.endpoints import Service, handle_unauthenticated, routes
 from chat_sse.errors import ChatError, Unauthenticated
@@ -34,7 +35,7 @@ from chat_sse.guard.rates import Rates, parse_rate
 from chat_sse.guard.slots import MemorySlots
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
-from chat_sse.relay import CLEANUP_SECONDS, Relay, Timing
+from chat_sse.relay import CLEANUP_SECONDS, Relay
 from chat_sse.settings import Settings, SettingsError, load_settings
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
