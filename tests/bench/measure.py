@@ -181,8 +181,10 @@ class _Bench:
         after = self._mock.call("count")
         figures["upstream_connections"] = after["connections"] - before["connections"]
         figures["upstream_calls_per_question"] = (after["calls"] - before["calls"]) / plan.short_streams
-        per_stream = _per(cpu, outcome["counts"].get("answers", 0))
+        answers = outcome["counts"].get("answers", 0)
+        per_stream = _per(cpu, answers)
         figures["stream_us"] = per_stream
+        figures["answers_per_core_second"] = answers / meter.busiest if meter.busiest else float("nan")
 
         paced = f"bench paced {plan.paced_deltas} {plan.paced_microseconds}"
         outcome, cpu = self._metered(
@@ -250,16 +252,22 @@ class _Meter:
         self._pids = running.pids()
         self.idle = 0.0
         """Seconds per second."""
+        self.busiest = 0.0
+        """Processor seconds of the process that used most, idle use included."""
         self.start()
         time.sleep(idle_seconds)
         self.idle = max(0.0, self.stop() / idle_seconds)
 
     def start(self) -> None:
-        self._cpu, self._at = proc.cpu_seconds(self._pids), time.monotonic()
+        self._cpu, self._at = self._spent(), time.monotonic()
 
     def stop(self) -> float:
-        spent = proc.cpu_seconds(self._pids) - self._cpu
-        return spent - self.idle * (time.monotonic() - self._at)
+        spent = [now - before for now, before in zip(self._spent(), self._cpu, strict=True)]
+        self.busiest = max(spent, default=0.0)
+        return sum(spent) - self.idle * (time.monotonic() - self._at)
+
+    def _spent(self) -> list[float]:
+        return [proc.cpu_seconds(pid) for pid in self._pids]
 
 
 def _per(cpu_seconds: float, count: int) -> float:

@@ -187,11 +187,11 @@ def chat_sse(checkout: Path | None = None, *, workers: int = 1, redis: bool = Fa
             "CHAT_SSE_PORT": str(place.port),
             "CHAT_SSE_WORKERS": str(workers),
             "CHAT_SSE_SHUTDOWN_GRACE": "0",
-            # One client asks everything here. Checkouts without these settings do not read them.
-            "CHAT_SSE_RATE_LIMIT": "off",
-            "CHAT_SSE_RATE_LIMIT_TOTAL": "off",
-            "CHAT_SSE_TOKEN_BUDGET": "off",
-            "CHAT_SSE_TOKEN_BUDGET_TOTAL": "off",
+            # One client asks everything here: every limit counts as it does by default, but lies far away.
+            "CHAT_SSE_RATE_LIMIT": "10000000/minute",
+            "CHAT_SSE_RATE_LIMIT_TOTAL": "10000000/minute",
+            "CHAT_SSE_TOKEN_BUDGET": "1000000000000/day",
+            "CHAT_SSE_TOKEN_BUDGET_TOTAL": "1000000000000/day",
             "CHAT_SSE_MAX_STREAMS": "100000",
             "CHAT_SSE_MAX_STREAMS_PER_CLIENT": "100000",
         }
