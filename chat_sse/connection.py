@@ -220,12 +220,13 @@ class _BodyWriter:
     Through `send`, a delta needs a task that awaits it, and that task another turn of the event loop.
     """
 
-    __slots__ = ("_cycle", "_flow", "_write")
+    __slots__ = ("_cycle", "_flow", "_write", "backlog")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._flow = cycle.flow
         self._write = cycle.transport.write
+        self.backlog = cycle.transport.get_write_buffer_size
 
     def can_write(self) -> bool:
         cycle = self._cycle

@@ -26,8 +26,6 @@ EXIT_SECONDS = 10
 BACKLOG = 4096
 # Standard streams, the loop's own, the listening socket, a file that is being served: some 15, and room.
 OWN_FILES = 40
-# How much later than this service the kernel gives up a client that takes no bytes.
-KERNEL_LATER_SECONDS = 1.0
 
 
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
@@ -78,9 +76,9 @@ def _serve(settings: Settings, local_model: str | None) -> None:
     listening = config.bind_socket()
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # asyncio flushes before it closes, and so would wait for ever for a client that does not read. The
-        # kernel does not: accepted sockets inherit this bound, in milliseconds. It comes after `Presence`'s,
-        # which says in the log whom it has cut.
-        milliseconds = int((settings.send_timeout + KERNEL_LATER_SECONDS) * 1000)
+        # kernel does not: accepted sockets inherit this bound, in milliseconds. `Presence`, which says in the
+        # log whom it has cut, may need twice the timeout to see that nothing moves.
+        milliseconds = int(2 * settings.send_timeout * 1000) + 1000
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     host, port = listening.getsockname()[:2]
     greeting = _greeting(settings, host, port, local_model)

@@ -25,6 +25,10 @@ class BodyWriter(Protocol):
         """Write some of the body. Only where `can_write`."""
         ...
 
+    def backlog(self) -> int:
+        """How many bytes that were written the client's connection has not taken yet."""
+        ...
+
 
 class _NoWriter:
     """A server that only knows ASGI."""
@@ -34,6 +38,9 @@ class _NoWriter:
 
     def write(self, data: bytes) -> None:
         raise NotImplementedError
+
+    def backlog(self) -> int:
+        return 0
 
 
 class Presence:
@@ -71,6 +78,7 @@ class Presence:
         self._beat: asyncio.Task[None] | None = None
         self._sending = False
         self._sent_at = self._loop.time()
+        self._backlog = 0
         self._present = True
         self._scope = asyncio.timeout(None)
 
@@ -118,6 +126,7 @@ class Presence:
         self._sending = True
         await send(message)
         self._sending = False
+        self._backlog = self._writer.backlog()
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -127,7 +136,12 @@ class Presence:
     def _tick(self) -> None:
         """See whether anything is due, and come back when something may be."""
         now = self._loop.time()
-        stuck = self._sending or (self._beat is not None and not self._beat.done())
+        # A send returns when its bytes are waiting, however many: that it has does not mean they are taken.
+        backlog = self._writer.backlog()
+        if backlog < self._backlog:
+            self._sent_at = now  # some were, if slowly
+        self._backlog = backlog
+        stuck = backlog > 0 or self._sending or (self._beat is not None and not self._beat.done())
         if stuck and now >= self._sent_at + self._send_timeout:
             log.info("client.stalled", extra={"fields": {"id": self._stream_id}})
             self._leave()
