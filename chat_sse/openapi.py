@@ -461,7 +461,9 @@ PARAMETERS: Json = {
         "An id of yours for this request: 1 to 128 letters, digits, dots, underscores and hyphens. Any other "
         "text is replaced by an id of ours.",
     ),
-    "Q": _parameter("q", "query", "The question, alone. Either this or `messages`.", minLength=1),
+    "Q": _parameter(
+        "q", "query", "The question, alone: in the place of `messages`, which is then not read.", minLength=1
+    ),
     "Messages": {
         "name": "messages",
         "in": "query",
