@@ -186,7 +186,7 @@ def _question_of(request: Request) -> bytes:
     elif text := query.get("messages"):
         try:
             messages = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeError) as exc:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
             raise InvalidRequest(f"{exc} - at `?messages`") from exc
     else:
         raise InvalidRequest("ask with ?q=<text> or ?messages=<JSON>")

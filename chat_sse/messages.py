@@ -161,6 +161,8 @@ def decode_ask(body: bytes) -> AskRequest:
         raise InvalidRequest("the body is not UTF-8") from exc
     except msgspec.DecodeError as exc:
         raise InvalidRequest(str(exc)) from exc
+    except RecursionError as exc:
+        raise InvalidRequest("the body is nested too deeply") from exc
     turns = enumerate(sent.messages)
     messages = [message for index, turn in turns if (message := _message(turn, f"$.messages[{index}]"))]
     if not messages:

@@ -55,6 +55,8 @@ from chat_sse.messages import AskRequest
 Json: TypeAlias = dict[str, Any]
 
 EVENT_ID = r"^[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})$"
+# Where to read on: after an event, or, when empty, as if it were not there.
+PLACE = rf"^({EVENT_ID[1:-1]})?$"
 MAX_KEY_CHARS = 255
 
 DESCRIPTION = """\
@@ -196,6 +198,7 @@ def _schemas() -> Json:
         **components,
         "Event": {"title": "Event", "description": "The `data` of one server-sent event.", **event},
         "ServerSentEvent": SERVER_SENT_EVENT,
+        "UiMessageEvent": UI_MESSAGE_EVENT,
     }
 
 
@@ -305,13 +308,28 @@ SERVER_SENT_EVENT: Json = {
     },
 }
 
+UI_MESSAGE_EVENT: Json = {
+    "title": "UiMessageEvent",
+    "description": "One event of `?format=ai-sdk`: a chunk of the AI SDK's UI message stream, or `[DONE]`.",
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string"}},
+    "not": {"required": ["id"]},  # so that it is not resumed by one
+}
+STREAMED: Json = {
+    "oneOf": [
+        {"$ref": "#/components/schemas/ServerSentEvent"},
+        {"$ref": "#/components/schemas/UiMessageEvent"},
+    ]
+}
+
 EXAMPLES = _answer_examples()
 
 # `itemSchema` is how 3.2 describes a stream. Its readers of today show it only beside a `schema` for the
 # whole, and an example only where it is literal text.
 EVENT_STREAM: Json = {
-    "itemSchema": {"$ref": "#/components/schemas/ServerSentEvent"},
-    "schema": {"type": "array", "items": {"$ref": "#/components/schemas/ServerSentEvent"}},
+    "itemSchema": STREAMED,
+    "schema": {"type": "array", "items": STREAMED},
     "examples": {
         "sse": {"summary": "The default", "value": EXAMPLES["sse"]},
         "ai-sdk": {
@@ -320,7 +338,11 @@ EVENT_STREAM: Json = {
         },
     },
 }
-CHAT_STREAM: Json = {"schema": {"type": "array"}, "example": EXAMPLES["ai-sdk"]}
+CHAT_STREAM: Json = {
+    "itemSchema": STREAMED,
+    "schema": {"type": "array", "items": STREAMED},
+    "example": EXAMPLES["ai-sdk"],
+}
 
 # What an answer can look like, by media type; a new format is a line here and in `_answer_examples`.
 ANSWER: Mapping[str, Json] = {
@@ -419,13 +441,13 @@ PARAMETERS: Json = {
         "Last-Event-ID",
         "header",
         "Read on after this event. Everything else in the request is ignored then, and nothing is asked.",
-        pattern=EVENT_ID,
+        pattern=PLACE,
     ),
     "LastEventIdInQuery": _parameter(
         "last_event_id",
         "query",
         "`Last-Event-ID` for clients that cannot send headers.",
-        pattern=EVENT_ID,
+        pattern=PLACE,
     ),
     "Prefer": _parameter(
         "Prefer",
@@ -435,10 +457,12 @@ PARAMETERS: Json = {
     "RequestId": _parameter(
         "X-Request-Id",
         "header",
-        "An id of yours for this request; any other text is replaced by one of ours.",
-        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        "An id of yours for this request: 1 to 128 letters, digits, dots, underscores and hyphens. Any other "
+        "text is replaced by an id of ours.",
     ),
-    "Q": _parameter("q", "query", "The question, alone. Either this or `messages`.", minLength=1),
+    "Q": _parameter(
+        "q", "query", "The question, alone: in the place of `messages`, which is then not read.", minLength=1
+    ),
     "Messages": {
         "name": "messages",
         "in": "query",
@@ -471,7 +495,7 @@ ACCEPTED: Json = {
 RUNNING: Json = {
     "description": "The chat's running answer, from its start.",
     "headers": _header("Content-Location"),
-    "content": {ai_sdk.AiSdkFormat.media_type: CHAT_STREAM},
+    "content": {**ANSWER, ai_sdk.AiSdkFormat.media_type: CHAT_STREAM},
 }
 NOT_RUNNING: Json = {"description": "No answer of this chat is running.", "headers": _header()}
 READ_TO_THE_END: Json = {

@@ -11,6 +11,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_sse.errors import (
@@ -53,7 +54,20 @@ def handle_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)  # noqa: S101 - it is registered for this class
     kind = {404: NotFound, 405: MethodNotAllowed}.get(exc.status_code, InvalidRequest)
     error = kind(f"{request.method} {request.url.path}")
-    return error_response(error, request.state.request_id, exc.headers)
+    headers = {"Allow": _allowed_methods(request)} if kind is MethodNotAllowed else exc.headers
+    return error_response(error, request.state.request_id, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Give the methods of all routes with this path; Starlette tells only the first one's.
+
+    Source: RFC 9110, 15.5.6 "405 Method Not Allowed".
+    """
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return ", ".join(sorted(found))
 
 
 class Boundary:

@@ -157,7 +157,7 @@ class ChunkDecoder:
             return True
         try:
             chunk = _decode_chunk(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise UpstreamProtocol("upstream sent a chunk that is not one") from exc
         if chunk.error is not None:
             raise _translate(chunk.error)
