@@ -14,9 +14,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from chat_sse import page
+from chat_sse.answer import Timing
 from chat_sse.docs.pages import documentation
-from chat_sse.endpoints import Service, routes
-from chat_sse.errors import ChatError
+from chat_sse.endpoints import Service, handle_unauthenticated, routes
+from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Delivery, Format
 from chat_sse.formats.json_body import JsonFormat
@@ -30,11 +31,11 @@ from chat_sse.guard.budget import Budget, MemoryBudgets
 from chat_sse.guard.headers import RESPONSE_HEADERS
 from chat_sse.guard.links import Links
 from chat_sse.guard.origin import HostCheck, Origins
-from chat_sse.guard.rates import MemoryRates, Rate
+from chat_sse.guard.rates import Rates, parse_rate
 from chat_sse.guard.slots import MemorySlots
 from chat_sse.messages import Policy
 from chat_sse.observe.logs import RequestLog, quiet_content_loggers
-from chat_sse.relay import CLEANUP_SECONDS, Relay, Timing
+from chat_sse.relay import CLEANUP_SECONDS, Relay
 from chat_sse.settings import Settings, SettingsError, load_settings
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
@@ -106,7 +107,11 @@ def create_app(
                 addresses=ClientAddresses(settings.trusted_proxies),
             ),
         ],
-        exception_handlers={ChatError: handle_chat_error, HTTPException: handle_http_exception},
+        exception_handlers={
+            ChatError: handle_chat_error,
+            Unauthenticated: handle_unauthenticated,
+            HTTPException: handle_http_exception,
+        },
     )
 
 
@@ -174,12 +179,12 @@ async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack)
 
 async def _open_admission(settings: Settings, stack: AsyncExitStack) -> Admission:
     """Set up the limits; to be opened before what takes from them, and so closed after it."""
-    rates = Rate.parse(settings.rate_limit), Rate.parse(settings.rate_limit_total)
+    rates = parse_rate(settings.rate_limit), parse_rate(settings.rate_limit_total)
     streams = settings.max_streams_per_client, settings.max_streams
     budgets = Budget.parse(settings.token_budget), Budget.parse(settings.token_budget_total)
     if settings.redis_url is None:
         return Admission(
-            rates=MemoryRates(*rates),
+            rates=Rates(*rates),
             slots=MemorySlots(*streams),
             budgets=MemoryBudgets(*budgets),
             system_prompt=settings.system_prompt,

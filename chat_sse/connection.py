@@ -127,6 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise self._fault
         if not self._offers_upgrade:
             super().on_headers_complete()
+            self.scope["state"]["body_writer"] = _BodyWriter(self.cycle)
 
     def on_message_complete(self) -> None:
         """End the request, unless it is to be parsed once more."""
@@ -211,6 +212,30 @@ class BoundedProtocol(HttpToolsProtocol):
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[error.status], head.encode(), body))
         log.info("connection.refused", extra={"fields": {"status": error.status, "request_id": request_id}})
+
+
+class _BodyWriter:
+    """uvicorn's `send` for a piece of a chunked body, as a plain call.
+
+    Through `send`, a delta needs a task that awaits it, and that task another turn of the event loop.
+    """
+
+    __slots__ = ("_cycle", "_flow", "_write")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._flow = cycle.flow
+        self._write = cycle.transport.write
+
+    def can_write(self) -> bool:
+        cycle = self._cycle
+        return bool(
+            cycle.chunked_encoding
+            and not (self._flow.write_paused or cycle.disconnected or cycle.response_complete)
+        )
+
+    def write(self, data: bytes) -> None:
+        self._write(b"%x\r\n%s\r\n" % (len(data), data))
 
 
 def _too_large() -> HeadTooLarge:

@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chat_sse.errors import InvalidRequest, RequestTimeout, StreamNotFound, UnsupportedMediaType
+from chat_sse.errors import ChatError, InvalidRequest, RequestTimeout, StreamNotFound, UnsupportedMediaType
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
 from chat_sse.guard.admission import Admission, Visit
+from chat_sse.guard.boundary import handle_chat_error
 from chat_sse.guard.links import Links
 from chat_sse.guard.origin import Origins
 from chat_sse.guard.principal import principal_of
@@ -120,6 +121,19 @@ async def readyz(request: Request) -> Response:
     """The process takes questions."""
     await _service(request).relay.check()
     return Response(b'{"status":"ready"}', media_type="application/json")
+
+
+async def handle_unauthenticated(request: Request, exc: Exception) -> Response:
+    """Starlette's handler for a request without a valid key or link.
+
+    It counts for the address that it came from, and for nobody else: not for everybody together, nor for
+    those at the same address who have a key.
+    """
+    try:
+        await _service(request).admission.rates.hit_client(request.state.principal.client)
+    except ChatError as refusal:
+        exc = refusal
+    return handle_chat_error(request, exc)
 
 
 def _service(request: Request) -> Service:
@@ -252,13 +266,13 @@ async def _resume(
 def _respond(
     request: Request, fmt: Format, stream: Log, *, after: int, limits: Mapping[str, str] | None = None
 ) -> Response:
-    batches = _service(request).relay.follow(stream, after, resumable=fmt.resumable)
+    relay = _service(request).relay
     headers = {**_headers(stream), **limits} if limits else _headers(stream)
     return fmt.respond(
         Reading(
             stream_id=stream.id,
             after=after,
-            batches=batches,
+            follow=lambda take: relay.follow(stream, after, take, resumable=fmt.resumable),
             headers=headers,
             request_id=request.state.request_id,
         )

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -26,13 +27,13 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     model: str
 
 
-class Delta(msgspec.Struct, frozen=True, tag="delta"):
+class Delta(msgspec.Struct, frozen=True, gc=False, tag="delta"):
     """A piece of the answer's text, never empty."""
 
     content: str
 
 
-class Reasoning(msgspec.Struct, frozen=True, tag="reasoning"):
+class Reasoning(msgspec.Struct, frozen=True, gc=False, tag="reasoning"):
     """A piece of the model's reasoning, which is no part of the answer's text."""
 
     content: str
@@ -55,6 +56,9 @@ class Failure(ErrorBody, frozen=True, kw_only=True, tag="error"):
 
 Event: TypeAlias = Start | Delta | Reasoning | Done | Failure
 Terminal: TypeAlias = Done | Failure
+
+Take: TypeAlias = Callable[[Sequence[bytes]], bool]
+"""Takes a log's entries in the call that appends them, all or (False) none. Must not raise nor wait."""
 
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -87,8 +87,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """Names of SECURITY_SCHEMES, each of which is enough."""
 
 
-# Wherever answers are: what is said to those who may not.
-REFUSALS = (Unauthenticated, ForbiddenOrigin)
+# Wherever answers are: what is said to those who may not, and to those who do not stop trying.
+REFUSALS = (Unauthenticated, ForbiddenOrigin, TooManyRequests)
 # Before an answer has begun, these can come from any operation that asks.
 ASKING = (
     InvalidRequest,
@@ -98,7 +98,6 @@ ASKING = (
     PayloadTooLarge,
     RequestTimeout,
     KeyReused,
-    TooManyRequests,
     TooManyStreams,
     BudgetSpent,
     HeadTooLarge,

@@ -5,6 +5,7 @@ each serves with this service's own server and logging, and a signal means what 
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0  # an embedded model is loaded by each worker
 JOIN_POLL_SECONDS = 0.05
+# Objects that can be part of a cycle, more than there were at the last collection; Python's default is 700.
+COLLECT_AFTER = 20_000
 
 
 class DrainingServer(uvicorn.Server):
@@ -49,6 +52,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so once questions are taken."""
         await super().startup(sockets)
+        _spare_the_collector()
         if self.started and self.greeting:
             click.echo(self.greeting, err=True)
 
@@ -61,6 +65,17 @@ class DrainingServer(uvicorn.Server):
             self._drain.result()
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def _spare_the_collector() -> None:
+    """Collect cycles less often, and never look at what was there before the first question.
+
+    What a stream is made of is freed without the collector, which at its defaults took a tenth of a delta's
+    time to find that out.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 class WorkerServer(DrainingServer):

@@ -14,29 +14,24 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import TracebackType
 
-import msgspec
-
+from chat_sse.answer import Answer, Patience, Timing
 from chat_sse.errors import (
     ChatError,
     Draining,
     InternalError,
     Overloaded,
     StreamNotFound,
-    UpstreamProtocol,
     UpstreamTimeout,
 )
-from chat_sse.events import Done, Start, Terminal, failure
+from chat_sse.events import Done, Take, failure
 from chat_sse.guard.admission import Outcome, Visit
 from chat_sse.messages import Question
 from chat_sse.stores.base import Log, Store, Ticket
-from chat_sse.upstreams.base import Upstream, UpstreamEvent
+from chat_sse.upstreams.base import Upstream
 
 log = logging.getLogger(__name__)
 
-# A log is memory. The longest answers of today's models are some 500 KB of events; this is none any more.
-MAX_LOG_BYTES = 16 * 1_048_576
 # An answer's first reader may need a moment: a 202 has to travel to the caller, and its request back.
 FIRST_READER_SECONDS = 10.0
 # Ending a cancelled call is closing a socket.
@@ -49,119 +44,6 @@ RETRY_SECONDS = 2.0
 TOO_LONG = "upstream was silent, or the answer took, for too long"
 
 
-class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """The relay's deadlines, in seconds."""
-
-    accept_wait: float
-    """How long a request is held for upstream's status; after it the stream starts all the same."""
-    first_token_timeout: float
-    idle_timeout: float
-    total_timeout: float
-    disconnect_grace: float
-
-
-class Patience:
-    """Deadlines on a talking upstream: on its first event, between events, and on the whole answer.
-
-    A timer moved at each event would cost a microsecond a delta. So an event only leaves its time, and the
-    one timer, when it fires, looks how long the silence has lasted and goes to sleep for the rest.
-    """
-
-    def __init__(self, timing: Timing) -> None:
-        self._loop = asyncio.get_running_loop()
-        now = self._loop.time()
-        self._limit, self._idle_limit = timing.first_token_timeout, timing.idle_timeout
-        self._heard_at = now
-        self._end = now + timing.total_timeout
-        self._scope = asyncio.timeout(None)
-
-    async def __aenter__(self) -> "Patience":
-        await self._scope.__aenter__()
-        self._check()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Raise TimeoutError in place of the cancellation when a deadline has passed."""
-        self._timer.cancel()
-        await self._scope.__aexit__(kind, exc, traceback)
-
-    def heard(self) -> None:
-        """Upstream has said something."""
-        self._heard_at = self._loop.time()
-        self._limit = self._idle_limit
-
-    def _check(self) -> None:
-        due = min(self._heard_at + self._limit, self._end)
-        if self._loop.time() >= due:
-            self._scope.reschedule(self._loop.time())
-        else:
-            self._timer = self._loop.call_at(due, self._check)
-
-
-class _Answer:
-    """A running answer: its log, its pump, and who reads it. It listens to upstream."""
-
-    def __init__(self, stream: Log, question: Question, request_id: str, visit: Visit) -> None:
-        self.log = stream
-        self.question = question
-        self.visit = visit
-        self.done: Done | None = None  # upstream's own
-        self.taken = False  # by upstream, which will be paid
-        self.refused = False  # by upstream, unpaid
-        self.request_id = request_id
-        self.loop = asyncio.get_running_loop()
-        self.started_at = self.loop.time()
-        # Opens once upstream has accepted or refused, or the accept wait is over.
-        self.gate = asyncio.Event()
-        self.gate_timer: asyncio.TimerHandle
-        self.refusal: ChatError | None = None
-        self.announced = False
-        self.readers = 0
-        self.orphan_timer: asyncio.TimerHandle | None = None
-        self.kept_until = 0.0  # on the loop's clock: the grace of the last reader who could come back
-        self.orphan_check: asyncio.Task[None] | None = None
-        self.pump: asyncio.Task[None]
-        self.patience: Patience
-
-    def announce(self) -> None:
-        """Append the start event, once. Whatever goes wrong from here on is an event too."""
-        if not self.announced:
-            self.announced = True
-            self.log.append([Start(id=self.log.id, model=self.question.model)])
-
-    def accepted(self) -> None:
-        """Open the gate."""
-        self.taken = True
-        self.open_gate()
-
-    def open_gate(self, refusal: ChatError | None = None) -> None:
-        """Let those who asked go on: to the stream, or with upstream's refusal. The first call counts."""
-        if not self.gate.is_set():
-            self.gate_timer.cancel()
-            self.refusal = refusal
-            if refusal is None:
-                self.announce()
-            self.gate.set()
-
-    def heard(self, events: Sequence[UpstreamEvent]) -> None:
-        """Append. A sealed log refuses it: then whoever sealed it has cancelled the pump as well."""
-        self.patience.heard()
-        self.log.append(events)
-        if self.log.size > MAX_LOG_BYTES:
-            raise UpstreamProtocol(f"the answer outgrew {MAX_LOG_BYTES} bytes", retryable=False)
-        last = events[-1]
-        if isinstance(last, Done):
-            self.done = last
-
-    def end(self, event: Terminal) -> None:
-        """Seal the log and cancel the call."""
-        self.announce()
-        self.log.append([event])
-        self.pump.cancel()
-
-
 class Relay:
     """Asks upstreams, keeps the answers going, and lets any number of readers follow them."""
 
@@ -169,7 +51,7 @@ class Relay:
         self._upstream = upstream
         self._store = store
         self._timing = timing
-        self._running: dict[str, _Answer] = {}
+        self._running: dict[str, Answer] = {}
         self._guests = 0
         self._no_guests = asyncio.Event()
         self._no_guests.set()
@@ -191,15 +73,15 @@ class Relay:
 
         Returns once upstream has accepted, or after the accept wait. Raises ChatError for what upstream
         refused until then, LimitReached and Overloaded for what this server's limits refuse, KeyReused for a
-        key with another body, StoreUnavailable when there is no log to write to, and Draining while shutting
-        down.
+        key with another body, StoreUnavailable when the log or the shared limits are out of reach, and
+        Draining while shutting down.
         """
         if self.draining:
             raise Draining(retry_after=RETRY_SECONDS)
         stream = await self._store.create(ticket)
         if stream is not None:
             await self._admit(stream, question, request_id, visit)
-            answer: _Answer | None = self._launch(stream, question, request_id, visit)
+            answer: Answer | None = self._launch(stream, question, request_id, visit)
         else:
             stream = await self._claimed(ticket)
             answer = self._running.get(stream.id)
@@ -231,17 +113,27 @@ class Relay:
         return None if sealed else stream
 
     async def follow(
-        self, stream: Log, after: int, *, resumable: bool = True
+        self, stream: Log, after: int, take: Take | None = None, *, resumable: bool = True
     ) -> AsyncGenerator[Sequence[bytes], None]:
         """Read a log after a cursor (exclusive; -1 for all) as the entries come, until the terminal one.
+
+        `take`: see `Log.read`. What it takes is not yielded.
 
         While it is iterated it counts as a reader: when the last one leaves, the disconnect grace begins.
         `resumable`: whether this reader could come back; for one that cannot, there is no grace.
 
         Raises ChatError when the log can be read no further from here: a last event under no number.
         """
+
+        def taken(entries: Sequence[bytes]) -> bool:
+            nonlocal after
+            if take is None or not take(entries):
+                return False
+            after += len(entries)
+            return True
+
         with self._reading(stream, resumable), stream.reading():
-            while entries := await stream.read(after):
+            while entries := await stream.read(after, taken):
                 yield entries
                 after += len(entries)
 
@@ -293,8 +185,8 @@ class Relay:
             await self._store.discard(stream)
             raise
 
-    def _launch(self, stream: Log, question: Question, request_id: str, visit: Visit) -> _Answer:
-        answer = _Answer(stream, question, request_id, visit)
+    def _launch(self, stream: Log, question: Question, request_id: str, visit: Visit) -> Answer:
+        answer = Answer(stream, question, request_id, visit)
         self._running[stream.id] = answer
         answer.gate_timer = answer.loop.call_later(self._timing.accept_wait, answer.open_gate)
         answer.pump = asyncio.create_task(self._pump(answer), name=f"pump {stream.id}")
@@ -302,7 +194,7 @@ class Relay:
         stream.on_stop = answer.pump.cancel
         return answer
 
-    def _ended(self, answer: _Answer) -> None:
+    def _ended(self, answer: Answer) -> None:
         """Clear up after a pump, however it ended: here nothing can be cancelled away."""
         del self._running[answer.log.id]
         answer.visit.settle(Outcome(refused=answer.refused, done=answer.done, size=answer.log.size))
@@ -314,7 +206,7 @@ class Relay:
         if not answer.log.sealed:  # cancelled by somebody who does not know us
             answer.log.append([failure(InternalError("the answer was interrupted"), answer.request_id)])
 
-    async def _pass_gate(self, answer: _Answer) -> None:
+    async def _pass_gate(self, answer: Answer) -> None:
         """Wait for upstream's verdict, so that a refusal is still an HTTP error."""
         try:
             await answer.gate.wait()
@@ -323,7 +215,7 @@ class Relay:
         if answer.refusal is not None:
             raise answer.refusal
 
-    async def _pump(self, answer: _Answer) -> None:
+    async def _pump(self, answer: Answer) -> None:
         """Carry one answer from upstream into its log."""
         try:
             async with Patience(self._timing) as answer.patience:
@@ -338,7 +230,7 @@ class Relay:
         else:
             self._report(answer, finish_reason=answer.done.finish_reason if answer.done else None)
 
-    async def _fail(self, answer: _Answer, error: ChatError) -> None:
+    async def _fail(self, answer: Answer, error: ChatError) -> None:
         """Tell a fault: to those who wait at the gate while nothing was sent, in the stream afterwards."""
         at_the_gate = not answer.announced
         answer.refused = not (error.may_cost or answer.taken)
@@ -351,7 +243,7 @@ class Relay:
                 await self._store.discard(answer.log)  # its key may be used again: nothing was paid for
             answer.open_gate(error)
 
-    def _report(self, answer: _Answer, **outcome: str | None) -> None:
+    def _report(self, answer: Answer, **outcome: str | None) -> None:
         seconds = round(answer.loop.time() - answer.started_at, 3)
         fields = {"id": answer.log.id, "request_id": answer.request_id, "model": answer.question.model}
         log.info(
@@ -390,17 +282,17 @@ class Relay:
             if self._guests == 0:
                 self._no_guests.set()
 
-    def _orphan_after(self, answer: _Answer, seconds: float) -> None:
+    def _orphan_after(self, answer: Answer, seconds: float) -> None:
         """Start the grace when nobody reads."""
         if answer.readers == 0 and not answer.log.sealed:
             if answer.orphan_timer:
                 answer.orphan_timer.cancel()
             answer.orphan_timer = answer.loop.call_later(seconds, self._begin_check, answer)
 
-    def _begin_check(self, answer: _Answer) -> None:
+    def _begin_check(self, answer: Answer) -> None:
         answer.orphan_check = asyncio.create_task(self._abandon(answer), name=f"orphan {answer.log.id}")
 
-    async def _abandon(self, answer: _Answer) -> None:
+    async def _abandon(self, answer: Answer) -> None:
         """End an answer that nobody has read in any process for the grace; else ask again when it may be."""
         idle = await self._store.idle_elsewhere(answer.log)
         if idle <= self._timing.disconnect_grace:

@@ -123,6 +123,27 @@ def test_without_a_key_the_refusal_comes_before_the_body(service: RunningService
         assert client.recv(1024).startswith(b"HTTP/1.1 401 ")
 
 
+def test_a_flood_of_wrong_keys_is_429_and_takes_nothing_from_those_who_have_one(
+    upstream: ScriptedUpstream,
+) -> None:
+    limits = {"CHAT_SSE_RATE_LIMIT": "3/hour", "CHAT_SSE_RATE_LIMIT_TOTAL": "3/hour"}
+    keys = {"CHAT_SSE_API_KEYS": f"alice:{ALICE}", "CHAT_SSE_TRUSTED_PROXIES": "127.0.0.1"}
+    wrong = bearer("alice-canary-0123456789abcdeX", Origin=ORIGIN)
+    with serve({**QUICK, **limits, **keys, "OPENAI_BASE_URL": upstream.base_url}) as service:
+        doors = [("POST", "/ask"), ("GET", "/ask?q=Hi"), ("GET", "/ask/x"), ("DELETE", "/ask/x")]
+        tried = [httpx2.request(method, service.url + path, headers=wrong) for method, path in doors]
+        assert [response.status_code for response in tried] == [401, 401, 401, 429]
+        for method, path in doors:
+            response = httpx2.request(method, service.url + path, headers=wrong)
+            assert (response.status_code, response.json()["error"]) == (429, "too_many_requests")
+            assert int(response.headers["retry-after"]) > 0
+            assert response.headers["ratelimit"].startswith('"requests";r=0;t=')
+            assert response.headers["access-control-allow-origin"] == ORIGIN
+        refused(ask(service.url, headers={**wrong, "X-Forwarded-For": "198.51.100.7"}))
+        assert [ask(service.url, headers=bearer(ALICE)).status_code for _ in range(4)] == [200] * 3 + [429]
+    assert upstream.paid_calls == 3
+
+
 def test_another_key_finds_nothing_behind_any_door(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:

@@ -27,12 +27,12 @@ def reading(service: RunningService) -> Iterator[Iterator[bytes]]:
 
 
 def read_until(pieces: Iterator[bytes], wanted: bytes) -> bytes:
-    seen = b""
+    seen = bytearray()
     for piece in pieces:
         seen += piece
-        if wanted in seen:
-            return seen
-    raise AssertionError(seen)
+        if wanted in seen[-len(piece) - len(wanted) :]:
+            return bytes(seen)
+    raise AssertionError(f"no {wanted!r} in {bytes(seen[-1000:])!r}")
 
 
 def connections_to(port: int | None) -> int:
@@ -97,6 +97,31 @@ def test_a_silent_upstream_is_bridged_by_heartbeats(
     assert response.content.count(b": hb\n") >= 2
     assert b"\n\n\n" not in response.content
     assert text_of(events(response)) == "ab"
+
+
+def test_a_client_that_stops_reading_for_a_while_gets_every_event_once(
+    service: RunningService, upstream: ScriptedUpstream
+) -> None:
+    gates = threading.Event(), threading.Event()
+    flood = [Say(f"{number:03}" + "x" * 60_000) for number in range(150)]  # more than all buffers hold
+    upstream.answer(
+        Say("first"), Hold(gates[0]), *flood, Say("flooded"), Hold(gates[1]), Say("last"), Finish()
+    )
+    narrow = httpx2.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)])
+    with (
+        httpx2.Client(transport=narrow, timeout=30) as client,
+        client.stream("POST", f"{service.url}/ask", json=HELLO) as paused,
+    ):
+        pieces = paused.iter_raw()
+        seen = read_until(pieces, b"first")
+        gates[0].set()
+        with httpx2.stream("GET", service.url + paused.headers["content-location"], timeout=30) as other:
+            wide = other.iter_raw()
+            everything = read_until(wide, b"flooded")
+            gates[1].set()
+            everything += b"".join(wide)
+        assert seen + b"".join(pieces) == everything
+    assert len(parse_sse(everything)) == len(flood) + 5
 
 
 def test_a_client_that_stops_reading_is_cut_by_the_send_timeout(

@@ -1,6 +1,7 @@
 """Rates, slots and budgets: the same promises in one process and in Redis, where several share them."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -8,17 +9,18 @@ from typing import cast
 
 import pytest
 import redis
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerSecond
 
 from chat_sse.errors import (
     BudgetSpent,
     ChatError,
     Overloaded,
     PayloadTooLarge,
+    StoreUnavailable,
     TooManyRequests,
     TooManyStreams,
 )
 from chat_sse.events import Done, Usage
-from chat_sse.guard import rates as rates_module
 from chat_sse.guard.admission import Admission, Outcome, Visit
 from chat_sse.guard.budget import (
     TOKENS_PER_IMAGE,
@@ -27,14 +29,14 @@ from chat_sse.guard.budget import (
     MemoryBudgets,
     prompt_bound,
 )
-from chat_sse.guard.rates import MemoryRates, Rate, Rates
+from chat_sse.guard.counters import MAX_COUNTERS, MemoryCounters
+from chat_sse.guard.rates import Rates
 from chat_sse.guard.shared import SharedBudgets, SharedCounts, SharedRates, SharedSlots
 from chat_sse.guard.slots import MemorySlots, Slots
 from chat_sse.messages import ImagePart, ImageUrl, Message, Question, TextPart
 from tests.redis_server import RedisServer
 
-MINUTE = 60
-HOUR = Rate(3, 3600)
+HOUR = RateLimitItemPerHour(3)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,8 @@ class Limits:
         self._stack.push_async_callback(counts.aclose)
         return counts
 
-    def rates(self, per_client: Rate | None, total: Rate | None) -> Rates:
-        return SharedRates(self._counts(), per_client, total) if self._url else MemoryRates(per_client, total)
+    def rates(self, per_client: RateLimitItem | None, total: RateLimitItem | None) -> Rates:
+        return SharedRates(self._counts(), per_client, total) if self._url else Rates(per_client, total)
 
     def slots(self, per_client: int, total: int) -> Slots:
         if not self._url:
@@ -120,7 +122,7 @@ async def test_a_client_is_refused_beyond_its_rate_and_the_others_are_not(limits
 
 
 async def test_everybody_is_refused_beyond_the_rate_of_all(limits: Limits) -> None:
-    rates = limits.rates(Rate(100, 3600), HOUR)
+    rates = limits.rates(RateLimitItemPerHour(100), HOUR)
     told = [standing.left for name in "abc" if (standing := await rates.hit(name))]
     assert told == [2, 1, 0]  # of everybody's
     with pytest.raises(TooManyRequests, match="everybody"):
@@ -128,7 +130,7 @@ async def test_everybody_is_refused_beyond_the_rate_of_all(limits: Limits) -> No
 
 
 async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Limits) -> None:
-    rates = limits.rates(Rate(2, 3600), Rate(4, 3600))
+    rates = limits.rates(RateLimitItemPerHour(2), RateLimitItemPerHour(4))
     for _ in range(2):
         await rates.hit("greedy")
     for _ in range(20):
@@ -139,7 +141,7 @@ async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Li
 
 
 async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Limits) -> None:
-    rates = limits.rates(Rate(2, 1), None)
+    rates = limits.rates(RateLimitItemPerSecond(2), None)
     refused: list[float] = []
     for _ in range(40):
         try:
@@ -159,52 +161,82 @@ async def test_no_limit_says_nothing(limits: Limits) -> None:
 
 
 async def test_parallel_hits_are_counted_one_by_one(limits: Limits) -> None:
-    rates = limits.rates(Rate(7, 3600), None)
+    rates = limits.rates(RateLimitItemPerHour(7), None)
     results = await asyncio.gather(*(rates.hit("a") for _ in range(50)), return_exceptions=True)
     assert sum(isinstance(result, TooManyRequests) for result in results) == 43
     assert not [result for result in results if isinstance(result, Overloaded)]
 
 
-@pytest.mark.parametrize(
-    ("previous", "current", "elapsed"),
-    [(0, 10, 0), (0, 10, 59), (10, 0, 0), (10, 5, 30), (10, 9, 10), (100, 0, 1), (3, 9, 12.5), (0, 99, 30)],
-)
-def test_the_wait_is_the_shortest_after_which_one_more_fits(
-    previous: int, current: int, elapsed: float
-) -> None:
-    rate = Rate(10, MINUTE)
-
-    def fits(after: float) -> bool:
-        windows, now = divmod(elapsed + after, MINUTE)
-        counts = [(previous, current), (current, 0), (0, 0)][min(int(windows), 2)]
-        return counts[0] * (1 - now / MINUTE) + counts[1] + 1 <= 10
-
-    wait = rate.wait_seconds(previous, current, elapsed)
-    assert fits(wait + 0.001)
-    assert wait == 0 or not fits(wait - 0.001)
-
-
-async def test_no_burst_gets_through_where_two_windows_meet() -> None:
-    now = 59.0
-    rates = MemoryRates(Rate(60, MINUTE), None, clock=lambda: now)
-    for _ in range(60):
-        await rates.hit("a")
-    now = 61.0
-    await rates.hit("a")
-    with pytest.raises(TooManyRequests):
-        await rates.hit("a")
-
-
-async def test_clients_beyond_what_is_counted_apart_share_one_count() -> None:
-    rates = MemoryRates(Rate(3, 3600), None)
-    refused = 0
-    for number in range(rates_module.MAX_CLIENTS + 50):
+async def test_no_burst_gets_through_where_two_windows_meet(limits: Limits) -> None:
+    rates = limits.rates(RateLimitItemPerSecond(10), None)
+    await asyncio.sleep(-time.time() % 1)
+    began = time.monotonic()
+    await rates.hit("a")  # a window begins now, in memory with the second, and in Redis with its first hit
+    await asyncio.sleep(0.85)
+    let_in = 1
+    while (elapsed := time.monotonic() - began) < 1.25:
         try:
-            await rates.hit(f"client {number}")
+            await rates.hit("a")
         except TooManyRequests:
-            refused += 1
-    assert refused == 47
-    await rates.hit("client 0")  # who was there before is not touched by it
+            await asyncio.sleep(0.002)
+        else:
+            let_in += 1
+    # In the next window only as many as have become too old since it began.
+    assert let_in <= 10 + 10 * (elapsed - 1) + 2
+
+
+async def test_a_request_that_is_not_let_in_counts_for_its_client_alone(limits: Limits) -> None:
+    rates = limits.rates(HOUR, RateLimitItemPerHour(4))
+    for _ in range(3):
+        await rates.hit_client("stranger")
+    for attempt in (rates.hit_client, rates.hit):
+        with pytest.raises(TooManyRequests, match="one client"):
+            await attempt("stranger")
+    told = [standing.left for name in "abcd" if (standing := await rates.hit(name))]
+    assert told == [2, 2, 1, 0]
+    off = limits.rates(None, HOUR)
+    for _ in range(10):
+        await off.hit_client("stranger")
+
+
+async def test_a_refusal_by_everybodys_rate_takes_nothing_from_the_client(limits: Limits) -> None:
+    rates = limits.rates(HOUR, RateLimitItemPerSecond(1))
+    let_in = 0
+    while let_in < 3:
+        try:
+            await rates.hit("a")
+        except TooManyRequests as error:
+            assert "everybody" in error.details  # noqa: PT017 - many are let in and refused in turn
+            await asyncio.sleep(0.05)
+        else:
+            let_in += 1
+
+
+async def test_a_flood_from_more_addresses_than_there_is_room_for_is_counted_in_bounded_memory() -> None:
+    counters = MemoryCounters()
+    rates = Rates(HOUR, None, lambda: counters)
+    for _ in range(3):
+        await rates.hit("greedy")
+    for number in range(MAX_COUNTERS // 2):
+        await counters.incr(str(number), 7200)
+    with pytest.raises(TooManyRequests):
+        await rates.hit("greedy")
+    for number in range(3 * MAX_COUNTERS):
+        await counters.incr(str(number), 7200)
+        assert len(counters) <= MAX_COUNTERS
+
+
+async def test_counters_are_dropped_when_their_time_is_over() -> None:
+    counters = MemoryCounters()
+    for number in range(1_000):
+        await counters.incr(str(number), 0.2)
+    assert await counters.get("999") == 1
+    deadline = time.monotonic() + 10
+    while len(counters) > 100:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+        await counters.incr(str(time.monotonic()), 0.2)
+    assert await counters.get("999") == 0
 
 
 # Slots.
@@ -362,7 +394,7 @@ async def test_an_answer_costs_what_upstream_says_and_else_its_most(
     prompt = prompt_bound(question(), None)
     budgets = MemoryBudgets(None, Budget(10_000, "day"))
     admission = Admission(
-        rates=MemoryRates(None, None), slots=MemorySlots(1, 1), budgets=budgets, system_prompt=None
+        rates=Rates(None, None), slots=MemorySlots(1, 1), budgets=budgets, system_prompt=None
     )
     visit = await admission.arrive("a", attaches=False)
     await visit.admit("1", question())
@@ -376,7 +408,7 @@ async def test_an_answer_costs_what_upstream_says_and_else_its_most(
 
 async def test_a_question_that_the_budget_refuses_gives_its_slot_back() -> None:
     admission = Admission(
-        rates=MemoryRates(None, None),
+        rates=Rates(None, None),
         slots=MemorySlots(1, 1),
         budgets=MemoryBudgets(Budget(1_000, "day"), None),
         system_prompt=None,
@@ -394,7 +426,7 @@ async def test_two_processes_share_every_count(redis_server: RedisServer) -> Non
     empty(redis_server)
     async with AsyncExitStack() as stack:
         left, right = Limits(redis_server.url, stack), Limits(redis_server.url, stack)
-        rates = [side.rates(Rate(3, 3600), None) for side in (left, right)]
+        rates = [side.rates(RateLimitItemPerHour(3), None) for side in (left, right)]
         slots = [side.slots(3, 100) for side in (left, right)]
         budgets = [side.budgets(None, Budget(350, "day")) for side in (left, right)]
         for attempts, kind in (
@@ -446,9 +478,17 @@ async def test_without_redis_nothing_is_let_in() -> None:
             await slots.take("a", "1")
             server.kill()
             for attempt in (rates.hit("a"), slots.take("a", "2"), budgets.reserve("a", 1)):
-                with pytest.raises(Overloaded) as refused:
+                with pytest.raises(StoreUnavailable) as refused:
                     await attempt
                 assert refused.value.retry_after
             slots.free("a", "1")
             server.start()
+            await rates.hit("a")
+            server.signal(signal.SIGSTOP)
+            began = time.monotonic()
+            hanging = (rates.hit("a"), rates.hit_client("a"), slots.take("a", "2"), budgets.reserve("a", 1))
+            refusals = await asyncio.gather(*hanging, return_exceptions=True)
+            assert {type(error) for error in refusals} == {StoreUnavailable}
+            assert time.monotonic() - began < 3
+            server.signal(signal.SIGCONT)
             await rates.hit("a")

@@ -433,6 +433,18 @@ def test_a_killed_process_gives_its_slots_back_within_seconds(
         assert time.monotonic() - began < 10
 
 
+def test_a_process_that_is_told_to_stop_frees_its_slots_at_once(
+    upstream: ScriptedUpstream, redis_server: RedisServer
+) -> None:
+    upstream.answer_next(Say("Hi"), Silence())
+    settings = sharing(redis_server, max_streams="1", disconnect_grace="60", idle_timeout="60")
+    with serving(upstream, **settings, shutdown_grace="0.2") as left, serving(upstream, **settings) as right:
+        assert ask(left.url, headers={"Prefer": "respond-async"}).status_code == 202
+        refused(ask(right.url), 503, "overloaded")
+        assert left.terminate() == 0
+        assert ask(right.url).status_code == 200
+
+
 @pytest.mark.parametrize("end", ["done", "refused", "cut in the middle", "silent in the middle"])
 def test_a_slot_in_redis_is_free_again_for_the_other_process(
     upstream: ScriptedUpstream, redis_server: RedisServer, end: str
@@ -472,7 +484,9 @@ def test_without_redis_questions_are_refused_and_the_service_recovers(upstream: 
     with RedisServer() as server, serving(upstream, **sharing(server)) as service:
         assert ask(service.url).status_code == 200
         server.kill()
-        refused(ask(service.url), 503, "overloaded")
+        began = time.monotonic()
+        refused(ask(service.url), 503, "log_unavailable")
+        assert time.monotonic() - began < 4
         server.start()
         assert until_free(service).status_code == 200
     assert upstream.paid_calls == 2

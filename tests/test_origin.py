@@ -1,6 +1,7 @@
 """Foreign web pages spend nothing: neither what their headers say, nor what a real browser makes of them."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -269,7 +270,10 @@ def test_a_foreign_page_in_a_browser_spends_nothing(
     foreign_page.evaluate(
         f"async ([url, question]) => {{ await ({attack}); }}", [f"{service.url}/ask?q=Hi", question]
     )
-    service.wait_for_log(rf"(?s)(?: path=/ask .*){{{before + 1}}}")  # it did arrive
+    deadline = time.monotonic() + 10
+    while service.log().count(" path=/ask ") == before:  # until it did arrive
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     assert upstream.calls == []
 
 

@@ -160,6 +160,51 @@ async def test_a_reader_waits_for_the_next_entry_and_may_give_up(store: Store, e
     assert contents(await waiting) == ["now"]
 
 
+async def test_a_waiting_reader_is_offered_what_comes_and_returns_with_what_it_does_not_take(
+    store: Store, elsewhere: Store
+) -> None:
+    log = await create(store)
+    log.append(deltas("before"))
+
+    async def read(source: Store) -> tuple[list[str], list[str]]:
+        taken: list[bytes] = []
+
+        def take(entries: Sequence[bytes]) -> bool:
+            if "no more" in contents(entries):
+                return False
+            taken.extend(entries)
+            return True
+
+        reader = await source.open(log.id)
+        with reader.reading():
+            returned = await reader.read(0, take)
+        assert [*taken, *returned] == (await read_all(reader, 0))[: len(taken) + len(returned)]
+        return contents(taken), contents(returned)
+
+    reading = [asyncio.create_task(read(source)) for source in (store, elsewhere)]
+    for word in ("one", "two", "no more"):
+        await asyncio.sleep(0.1)
+        log.append(deltas(word))
+    await asyncio.sleep(0.1)
+    log.append([*deltas("later"), Done(finish_reason="stop")])
+    for task in reading:
+        assert await task == (["one", "two"], ["no more"])
+
+
+async def test_the_end_of_a_log_is_returned_and_never_taken(store: Store, elsewhere: Store) -> None:
+    log = await create(store)
+    waiting = [
+        asyncio.create_task((await source.open(log.id)).read(-1, lambda _: True))
+        for source in (store, elsewhere)
+    ]
+    await asyncio.sleep(0)
+    log.append(deltas("taken"))
+    await asyncio.sleep(0.1)
+    log.append([*deltas("last"), Done(finish_reason="stop")])
+    for task in waiting:
+        assert (await task)[-1] == (await read_all(log))[-1]
+
+
 async def test_the_first_terminal_event_is_the_last_entry(store: Store, elsewhere: Store) -> None:
     log = await create(store)
     assert log.append([*deltas("a"), Done(finish_reason="stop"), *deltas("never")])

@@ -1,10 +1,14 @@
 """What a format promises: events of a log go in, bytes that some client understands come out."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 import msgspec
 from starlette.responses import Response
+
+from chat_sse.events import Take
+
+Batches: TypeAlias = AsyncGenerator[Sequence[bytes], None]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,10 +17,11 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     stream_id: str
     after: int
     """The cursor: the last sequence number that the client has seen, -1 for none."""
-    batches: AsyncGenerator[Sequence[bytes], None]
-    """Consecutive entries, the first numbered `after + 1`; ends after the terminal one. Raises ChatError when
-    no more can be read from here: a format tells it as the last event, under no number, since the log goes on
-    without it and the client may resume."""
+    follow: Callable[[Take | None], Batches]
+    """Begin to read: consecutive entries, the first numbered `after + 1`; ends after the terminal one. What
+    the argument takes, as `Log.read` says, is not among them. Raises ChatError when no more can be read from
+    here: a format tells it as the last event, under no number, since the log goes on without it and the
+    client may resume."""
     headers: Mapping[str, str]
     """Headers for the response, whatever its format."""
     request_id: str = ""

@@ -63,7 +63,7 @@ class JsonAnswer(AttendedResponse):
     async def produce(self, client: Presence) -> None:
         """Send the body."""
         entries: list[bytes] = []
-        async with aclosing(self.reading.batches) as batches:
+        async with aclosing(self.reading.follow(None)) as batches:
             async for batch in batches:
                 entries += batch
         body = msgspec.json.encode(collect(entries))

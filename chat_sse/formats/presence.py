@@ -7,10 +7,33 @@ request's own task, one task that listens for the client's leaving, and one time
 import asyncio
 import logging
 from types import TracebackType
+from typing import Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
+
+
+class BodyWriter(Protocol):
+    """Writes to a response's body without a coroutine. The server's, where it has one."""
+
+    def can_write(self) -> bool:
+        """Whether the body has begun, has not ended, and its client takes it fast enough."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write some of the body. Only where `can_write`."""
+        ...
+
+
+class _NoWriter:
+    """A server that only knows ASGI."""
+
+    def can_write(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
 
 
 class Presence:
@@ -36,7 +59,10 @@ class Presence:
         self._receive, self._send = receive, send
         # Middleware looks at the head alone. Each layer of it would cost every delta a microsecond or two, so
         # the body goes straight to the server, where the outermost one has left its `send`.
-        self._send_body: Send = scope.get("state", {}).get("server_send", send)
+        state = scope.get("state", {})
+        self._send_body: Send = state.get("server_send", send)
+        self._writer: BodyWriter = state.get("body_writer") or _NoWriter()
+        self.can_push = self._writer.can_write
         self._stream_id = stream_id
         self._send_timeout = send_timeout_seconds
         # Without heartbeats the timer still looks for a stalled send.
@@ -76,6 +102,11 @@ class Presence:
     async def send(self, data: bytes) -> None:
         """Send some of the body, waiting until the client has taken enough of what was sent before."""
         await self._take(self._send_body, {"type": "http.response.body", "body": data, "more_body": True})
+
+    def push(self, data: bytes) -> None:
+        """Send some of the body now. Only where `can_push()`, and not while one of the others is awaited."""
+        self._sent_at = self._loop.time()
+        self._writer.write(data)
 
     async def last(self, data: bytes) -> None:
         """Send the rest of the body, and its end; no heartbeat may follow it."""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from chat_sse.errors import ChatError
-from chat_sse.events import failure, is_terminal
+from chat_sse.events import Take, failure, is_terminal
 from chat_sse.formats.base import Delivery, Reading
 from chat_sse.formats.presence import Presence
 
@@ -106,7 +106,6 @@ class EventStream(EventSourceResponse):
             await send({"type": "http.response.body"})
             return
         async with (
-            aclosing(self._reading.batches) as batches,
             Presence(
                 scope,
                 receive,
@@ -116,6 +115,7 @@ class EventStream(EventSourceResponse):
                 heartbeat_seconds=self._delivery.heartbeat_seconds,
                 heartbeat=HEARTBEAT,
             ) as client,
+            aclosing(self._reading.follow(self._pushing(client))) as batches,
         ):
             await client.begin(head)
             try:
@@ -127,6 +127,18 @@ class EventStream(EventSourceResponse):
             except ChatError as exc:
                 event = msgspec.json.encode(failure(exc, self._reading.request_id))
                 await client.last(self._encoder.encode_fault(event))
+
+    def _pushing(self, client: Presence) -> Take:
+        """Send what comes as it comes, without waking the request's task, while the client keeps up."""
+        encode, can_push, push = self._encoder.encode, client.can_push, client.push
+
+        def take(entries: Sequence[bytes]) -> bool:
+            if not can_push():
+                return False
+            push(encode(entries))
+            return True
+
+        return take
 
 
 class SseFormat:

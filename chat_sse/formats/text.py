@@ -40,7 +40,7 @@ class TextStream(AttendedResponse):
         """Send the deltas as they come."""
         begun, end = False, None
         try:
-            async with aclosing(self.reading.batches) as batches:
+            async with aclosing(self.reading.follow(None)) as batches:
                 async for entries in batches:
                     text, end = encode(entries)
                     if not begun and not text and isinstance(end, Failure):

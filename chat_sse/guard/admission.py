@@ -35,7 +35,7 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """What is put before every conversation, and costs tokens too."""
 
     async def arrive(self, client: str, *, attaches: bool) -> "Visit":
-        """Let a request in that asks. Raises TooManyRequests, and Overloaded when nobody can tell.
+        """Let a request in that asks. Raises TooManyRequests, and StoreUnavailable when nobody can tell.
 
         `attaches`: it carries the key of an answer that is there. It costs nobody anything and does not
         count, so that a reader whose connection breaks again and again always gets back to its answer.

@@ -84,7 +84,7 @@ class Budgets(Protocol):
         """Take the most that a question may cost.
 
         Raises BudgetSpent when there is not so much left, PayloadTooLarge when there never will be, and
-        Overloaded when nobody can tell.
+        StoreUnavailable when nobody can tell.
         """
         ...
 

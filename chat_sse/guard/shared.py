@@ -4,7 +4,7 @@ Each count is one script, so that no two processes can both take what is left fo
 answer, nobody can tell what is left, and nothing is asked: a limit that counts locally during an outage would
 allow as many times more as there are processes, and the log lies in the same Redis anyway.
 
-    chat_sse:{rates}:all, :client:<digest>            hash: window, current, previous
+    chat_sse:rates:{…/all/…}, {…/client/<digest>/…}   counters of the package `limits`, two for each
     chat_sse:{slots}:all, :client:<digest>            sorted set: stream id, scored by the end of its lease
     chat_sse:{budget}:all:<window>, …:<digest>        tokens that are spent or reserved
 
@@ -16,22 +16,24 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import reduce
 from itertools import islice, repeat
 from typing import Any, TypeVar
 
 import msgspec
+from limits import RateLimitItem
+from limits.aio.storage import RedisStorage
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from chat_sse.errors import Overloaded
+from chat_sse.errors import StoreUnavailable
 from chat_sse.guard.budget import Budget, Reservation, budget_spent, check_fits
-from chat_sse.guard.rates import Rate, too_many
-from chat_sse.guard.shared_scripts import FREE, HIT, RENEW, RESERVE, SETTLE, TAKE
+from chat_sse.guard.rates import Rates
+from chat_sse.guard.shared_scripts import FREE, RENEW, RESERVE, SETTLE, TAKE
 from chat_sse.guard.slots import all_taken, too_many_streams
 from chat_sse.guard.standing import Standing, tighter
 
@@ -53,7 +55,7 @@ KEPT_SECONDS = 86_400
 CLOSING_SECONDS = 2.0
 
 
-ALL_RATES = "chat_sse:{rates}:all"
+RATES_PREFIX = "chat_sse:rates"
 ALL_SLOTS = "chat_sse:{slots}:all"
 
 
@@ -76,17 +78,33 @@ class SharedCounts:
         self._later: set[asyncio.Task[None]] = set()
 
     async def run(self, script: str, keys: list[str], *arguments: str | int) -> Any:
-        """Run a script. Raises Overloaded when Redis does not answer."""
+        """Run a script. Raises StoreUnavailable when Redis does not answer."""
         sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        async with self.bounded():
+            try:
+                return await self._client.evalsha(sha, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await self._client.eval(script, len(keys), *keys, *arguments)
+
+    def storage(self) -> RedisStorage:
+        """Give counters to the package `limits`, over the same connections."""
+        # It never learns the real URL, which may hold a password.
+        return RedisStorage(
+            "async+redis://",
+            implementation="redispy",
+            key_prefix=RATES_PREFIX,
+            connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but not in its annotation
+        )
+
+    @asynccontextmanager
+    async def bounded(self) -> AsyncIterator[None]:
+        """Bound in time what is asked of Redis. Raises StoreUnavailable when it does not answer."""
         try:
             async with asyncio.timeout(SOCKET_SECONDS):
-                try:
-                    return await self._client.evalsha(sha, len(keys), *keys, *arguments)
-                except NoScriptError:
-                    return await self._client.eval(script, len(keys), *keys, *arguments)
+                yield
         except (RedisError, OSError, TimeoutError) as exc:
             log.warning("limits.unavailable", extra={"fields": {"reason": type(exc).__name__}})
-            raise Overloaded("the shared limits cannot be read", retry_after=RETRY_SECONDS) from exc
+            raise StoreUnavailable("Redis does not answer", retry_after=RETRY_SECONDS) from exc
 
     def run_later(self, script: str, keys: list[str], *arguments: str | int) -> None:
         """Run a script without waiting for it; an outage is logged, and that is all."""
@@ -104,7 +122,7 @@ class SharedCounts:
     async def _run_quietly(running: Coroutine[Any, Any, Any]) -> None:
         try:
             await running
-        except Overloaded:
+        except StoreUnavailable:
             return  # `run` has logged it
 
 
@@ -117,31 +135,31 @@ def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
 
 def _client_key(kind: str, client: str) -> str:
     """Name a client's count. Names of clients may hold anything, and addresses are nobody's business."""
-    return f"chat_sse:{{{kind}}}:client:{hashlib.sha256(client.encode()).hexdigest()[:32]}"
+    return f"chat_sse:{{{kind}}}:client:{_digest(client)}"
 
 
-class SharedRates:
+def _digest(client: str) -> str:
+    return hashlib.sha256(client.encode()).hexdigest()[:32]
+
+
+class SharedRates(Rates):
     """Rates of all processes together."""
 
-    def __init__(self, counts: SharedCounts, per_client: Rate | None, total: Rate | None) -> None:
+    def __init__(
+        self, counts: SharedCounts, per_client: RateLimitItem | None, total: RateLimitItem | None
+    ) -> None:
+        super().__init__(per_client, total, counts.storage)
         self._counts = counts
-        self._per_client = per_client
-        self._rates = [rate for rate in (per_client, total) if rate is not None]
-        self._total = total
 
     async def hit(self, client: str) -> Standing | None:
         """Count, as `Rates.hit` promises."""
-        if not self._rates:
-            return None
-        keys = [_client_key("rates", client)] if self._per_client else []
-        keys += [ALL_RATES] if self._total else []
-        numbers = [number for rate in self._rates for number in (rate.amount, rate.seconds)]
-        full, *told = await self._counts.run(HIT, keys, *numbers)
-        counts = [tuple(map(float, three)) for three in batched(told, 3)]
-        if full:
-            rate = self._rates[full - 1]
-            raise too_many(rate, rate.wait_seconds(*counts[full - 1]), client=rate is self._per_client)
-        return reduce(tighter, map(Rate.standing, self._rates, *zip(*counts, strict=True)))
+        async with self._counts.bounded():
+            return await super().hit(_digest(client))
+
+    async def hit_client(self, client: str) -> None:
+        """Count, as `Rates.hit_client` promises."""
+        async with self._counts.bounded():
+            await super().hit_client(_digest(client))
 
 
 class SharedSlots:
@@ -182,7 +200,7 @@ class SharedSlots:
             await asyncio.sleep(RENEW_SECONDS)
             held = dict(self._held)
             for some in batched(held.items(), RENEWED_AT_ONCE):
-                with suppress(Overloaded):  # logged; they are held all the same, and told so the next time
+                with suppress(StoreUnavailable):  # logged; they are held, and told so the next time
                     await self._renew_some(some)
             for stream_id in held.keys() - self._held.keys():
                 self._remove(stream_id, held[stream_id])  # freed meanwhile, and renewed after that

@@ -15,7 +15,7 @@ class Slots(Protocol):
     """Counts the running answers."""
 
     async def take(self, client: str, stream_id: str) -> None:
-        """Hold a slot. Raises TooManyStreams, or Overloaded when all are taken or cannot be counted."""
+        """Hold a slot. Raises TooManyStreams, Overloaded when all are taken, and StoreUnavailable."""
         ...
 
     def free(self, client: str, stream_id: str) -> None:

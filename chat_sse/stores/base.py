@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from chat_sse.errors import ChatError
-from chat_sse.events import Event, Terminal
+from chat_sse.events import Event, Take, Terminal
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,12 +62,16 @@ class Log(Protocol):
         """Tell how many entries there are, and whether the last one is terminal."""
         ...
 
-    async def read(self, after: int) -> Sequence[bytes]:
+    async def read(self, after: int, take: Take | None = None) -> Sequence[bytes]:
         """Read the entries after a cursor, waiting until there is one.
 
         `after`: the last sequence number seen, exclusive; -1 reads from the start. Returns consecutive
         entries, the first numbered `after + 1`; or nothing, once the log is sealed and was read to its end.
         Cancelling it loses nothing. A reader that waits costs no timer and no task.
+
+        `take`: is offered what comes while this waits, all that is new each time. The wait goes on as long as
+        it takes that, so no task is woken; what it does not take is returned, and so is the log's end, with
+        what comes in one append with it.
 
         Raises ChatError when the log can be read no further from here, such as StoreUnavailable when it is
         kept elsewhere and out of reach; what was read before remains true, and can be resumed from.

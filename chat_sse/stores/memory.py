@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from chat_sse.errors import ChatError, KeyReused, StreamNotFound
-from chat_sse.events import Done, Event, Failure, Terminal
+from chat_sse.events import Done, Event, Failure, Take, Terminal
 from chat_sse.stores.base import Log, Ticket
 
 _encode = msgspec.json.Encoder().encode
@@ -19,8 +19,19 @@ def _nobody() -> None:
     """Stand in for a producer that has not said how it is stopped."""
 
 
+class _Waiting:
+    """A reader that has read all there is: woken by the next append, unless it takes what that brings."""
+
+    __slots__ = ("first", "take", "woken")
+
+    def __init__(self, first: int, take: Take | None) -> None:
+        self.first = first
+        self.take = take
+        self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 class MemoryLog:
-    """A Log as a list. Its readers wait on futures that the next append resolves."""
+    """A Log as a list."""
 
     __slots__ = ("_entries", "_on_seal", "_waiting", "id", "on_stop", "owner", "sealed", "size")
 
@@ -30,7 +41,7 @@ class MemoryLog:
         self.sealed = False
         self.size = 0
         self._entries: list[bytes] = []
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: set[_Waiting] = set()
         self._on_seal = on_seal
         self.on_stop: Callable[[], object] = _nobody
 
@@ -69,24 +80,29 @@ class MemoryLog:
         """Tell, as `Log.extent` promises."""
         return len(self._entries), self.sealed
 
-    async def read(self, after: int) -> Sequence[bytes]:
+    async def read(self, after: int, take: Take | None = None) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""
         first = after + 1
-        while first >= len(self._entries):
-            if self.sealed:
-                return ()
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.add(waiter)
+        if first >= len(self._entries) and not self.sealed:
+            waiting = _Waiting(first, take)
+            self._waiting.add(waiting)
             try:
-                await waiter
+                await waiting.woken
             finally:
-                self._waiting.discard(waiter)
+                self._waiting.discard(waiting)
+            first = waiting.first
         return self._entries[first:]
 
     def _wake(self) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        length = len(self._entries)
+        for waiting in self._waiting:
+            if waiting.woken.done() or (waiting.first >= length and not self.sealed):
+                continue
+            take = None if self.sealed else waiting.take
+            if take is not None and take(self._entries[waiting.first :]):
+                waiting.first = length
+            else:
+                waiting.woken.set_result(None)
 
 
 class MemoryStore:

@@ -6,7 +6,7 @@ Bytes are split on the bytes LF and CR alone. A text decoder's `splitlines` also
 which are legal inside a JSON string.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -25,25 +25,25 @@ from chat_sse.upstreams.base import UpstreamEvent
 MAX_EVENT_BYTES = 1_048_576
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None  # DeepSeek, vLLM, llama.cpp
     reasoning: str | None = None  # OpenRouter, Ollama, newer vLLM
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, gc=False):
     type: str | None = None
     code: str | int | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: Usage | None = None
     error: _Error | str | None = None
@@ -58,8 +58,19 @@ class EventSplitter:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the data of each event that `data` completes. Raises UpstreamProtocol for an endless one."""
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """Give the data of each event that `data` completes. Raises UpstreamProtocol for an endless one."""
+        if (
+            not self._rest
+            and data.find(b"\n") == len(data) - 2
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and b"\r" not in data
+        ):
+            return (data[6:-2],)  # as an upstream sends a delta: one event of one line, in one piece
+        return self._split(data)
+
+    def _split(self, data: bytes) -> Iterator[bytes]:
         data = self._rest + data
         held = b""
         if b"\r" in data:

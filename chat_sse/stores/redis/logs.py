@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from chat_sse.errors import ChatError
-from chat_sse.events import Event, Terminal
+from chat_sse.events import Event, Take, Terminal
 from chat_sse.stores.base import Ticket
 from chat_sse.stores.memory import MemoryLog
 
@@ -100,10 +100,10 @@ class MirroredLog(MemoryLog):
         """Ask Redis, as `Log.extent` promises."""
         return await self._readers.extent(self.id)
 
-    async def read(self, after: int) -> Sequence[bytes]:
+    async def read(self, after: int, take: Take | None = None) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""
         with self.reading():
-            entries = await super().read(after)
+            entries = await super().read(after, take)
         if not entries and self.fault:
             raise self.fault
         return entries
