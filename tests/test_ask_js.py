@@ -262,3 +262,49 @@ def test_headers_and_fields_reach_the_server(service: RunningService, upstream: 
     assert upstream.calls[0].body["temperature"] == 0.5
     refused = asked(service.url, options={"model": "another"}).facts[-1]
     assert refused["error"] == "invalid_request"
+
+
+# A service with keys
+
+
+KEY = "reader-canary-0123456789"
+
+
+@pytest.fixture(scope="module")
+def locked(upstream_port: int) -> Iterator[RunningService]:
+    """A service that wants a key, which no line of its log may hold."""
+    base_url = f"http://127.0.0.1:{upstream_port}/v1"
+    keys = {"CHAT_SSE_API_KEYS": f"reader:{KEY}", "CHAT_SSE_LOG_LEVEL": "debug"}
+    with serve({**PATIENT, **keys, "OPENAI_BASE_URL": base_url}) as running:
+        yield running
+        assert "canary" not in running.log()
+
+
+def test_a_key_goes_with_the_question_the_resume_and_the_stop_and_in_no_url(
+    locked: RunningService, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(*[Say(f"{number} ") for number in range(50)], Silence())
+    with BadNetwork(locked.url) as network:
+        network.cut_next(after_bytes=1500, reset=False)
+        with asking(network.url, options={"apiKey": KEY}, stopAfter=51) as program:
+            program.rest()
+        assert [line.split()[0] for line in network.request_lines] == ["POST", "GET", "DELETE"]
+        assert not [line for line in network.request_lines if "canary" in line]
+    assert len(program.text.split()) == 50
+    assert program.events[-1]["finish_reason"] == "cancelled"
+    assert upstream.paid_calls == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"apiKey": "wrong-canary-0123456789"}], ids=["none", "wrong"])
+def test_a_missing_or_wrong_key_is_told_once_with_its_code_and_not_tried_again(
+    locked: RunningService, upstream: ScriptedUpstream, options: dict[str, Any]
+) -> None:
+    with BadNetwork(locked.url) as network:
+        program = asked(network.url, options=options)
+        attached = asked(network.url, options=options, attach="f" * 32)
+        assert [line.split()[0] for line in network.request_lines] == ["POST", "GET"]
+    for [told] in (program.facts, attached.facts):
+        assert (told["threw"], told["status"], told["error"]) == ("AskError", 401, "unauthenticated")
+        assert told["retryable"] is False
+        assert told["message"] == "This service needs an API key."
+    assert upstream.calls == []

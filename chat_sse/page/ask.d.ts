@@ -73,7 +73,12 @@ export type AttachOptions = {
      */
     signal?: AbortSignal;
     /**
-     * Sent with every request, such as `Authorization`.
+     * The service's, where it asks for one: sent with every request as
+     * `Authorization: Bearer`, and never in a URL.
+     */
+    apiKey?: string;
+    /**
+     * Sent with every request.
      */
     headers?: HeadersInit;
     /**
@@ -137,7 +142,9 @@ export type AskOptions = Omit<AttachOptions, "lastEventId"> & OwnAskOptions;
 /**
  * @typedef {object} AttachOptions
  * @property {AbortSignal} [signal] Stops the answer for all its readers when it aborts.
- * @property {HeadersInit} [headers] Sent with every request, such as `Authorization`.
+ * @property {string} [apiKey] The service's, where it asks for one: sent with every request as
+ *   `Authorization: Bearer`, and never in a URL.
+ * @property {HeadersInit} [headers] Sent with every request.
  * @property {RequestCredentials} [credentials] As for `fetch`.
  * @property {string} [lastEventId] The last event already seen; without it the answer is read from its start.
  * @property {number} [maxFailures] Consecutive failed connections before `ConnectionLost`. Default 8.

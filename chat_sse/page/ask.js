@@ -46,7 +46,9 @@ const TRANSIENT = new Set([408, 429, 502, 503, 504]);
 /**
  * @typedef {object} AttachOptions
  * @property {AbortSignal} [signal] Stops the answer for all its readers when it aborts.
- * @property {HeadersInit} [headers] Sent with every request, such as `Authorization`.
+ * @property {string} [apiKey] The service's, where it asks for one: sent with every request as
+ *   `Authorization: Bearer`, and never in a URL.
+ * @property {HeadersInit} [headers] Sent with every request.
  * @property {RequestCredentials} [credentials] As for `fetch`.
  * @property {string} [lastEventId] The last event already seen; without it the answer is read from its start.
  * @property {number} [maxFailures] Consecutive failed connections before `ConnectionLost`. Default 8.
@@ -265,7 +267,7 @@ export class Answer {
    * @param {RequestInit & {headers: Record<string, string>}} init
    */
   async #fetch(url, init) {
-    const headers = new Headers(this.#options.headers);
+    const headers = this.#headers();
     headers.set("Accept", "text/event-stream");
     for (const [name, value] of Object.entries(init.headers)) headers.set(name, value);
     const { credentials, silenceMs = SILENCE_MS } = this.#options;
@@ -313,8 +315,17 @@ export class Answer {
     this.#stopSent = true;
     // `keepalive`: a page that is being closed may still stop what it asked for. A stop that does not arrive
     // is no harm: without a reader the server stops by itself.
-    const { headers, credentials } = this.#options;
-    fetch(this.#address(), { method: "DELETE", headers, credentials, keepalive: true }).catch(() => {});
+    const { credentials } = this.#options;
+    const init = { method: "DELETE", headers: this.#headers(), credentials, keepalive: true };
+    fetch(this.#address(), init).catch(() => {});
+  }
+
+  /** What every request carries. */
+  #headers() {
+    const { headers, apiKey } = this.#options;
+    const all = new Headers(headers);
+    if (apiKey) all.set("Authorization", `Bearer ${apiKey}`);
+    return all;
   }
 
   #address() {
