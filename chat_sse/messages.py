@@ -5,6 +5,7 @@ version 4 beside a `content` that repeats their text). The second is turned into
 other floor knows of it.
 """
 
+import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -151,6 +152,7 @@ class _Body(_Options, frozen=True, kw_only=True):
 
 
 _decoder = msgspec.json.Decoder(_Body)
+_VALUE = re.compile(r"value '.*'", re.DOTALL)
 
 
 def decode_ask(body: bytes) -> AskRequest:
@@ -160,7 +162,7 @@ def decode_ask(body: bytes) -> AskRequest:
     except UnicodeDecodeError as exc:
         raise InvalidRequest("the body is not UTF-8") from exc
     except msgspec.DecodeError as exc:
-        raise InvalidRequest(str(exc)) from exc
+        raise InvalidRequest(_without_value(str(exc))) from exc
     except RecursionError as exc:
         raise InvalidRequest("the body is nested too deeply") from exc
     turns = enumerate(sent.messages)
@@ -175,6 +177,11 @@ def decode_ask(body: bytes) -> AskRequest:
         max_output_tokens=sent.max_output_tokens,
         id=sent.id if is_id else None,
     )
+
+
+def _without_value(fault: str) -> str:
+    """Take out what stood where a word of a list should: `Invalid enum value 'bot' - at `$…``."""
+    return _VALUE.sub("value", fault)
 
 
 def _message(turn: _Turn, path: str) -> Message | None:

@@ -20,15 +20,18 @@ export class Answers {
   /** @type {Map<string, {controller: AbortController, reconnecting: boolean}>} */
   #running = new Map();
   #chats;
+  #apiKey;
   #onChange;
   #onEnd;
 
   /**
    * @param {import("./store.js").Chats} chats
-   * @param {{onChange: (chat: Chat, turn: Turn) => void, onEnd: (chat: Chat, turn: Turn) => void}} callbacks
+   * @param {{apiKey: () => string, onChange: (chat: Chat, turn: Turn) => void,
+   *   onEnd: (chat: Chat, turn: Turn, apiKey: string) => void}} callbacks onEnd: with the key that was used
    */
-  constructor(chats, { onChange, onEnd }) {
+  constructor(chats, { apiKey, onChange, onEnd }) {
     this.#chats = chats;
+    this.#apiKey = apiKey;
     this.#onChange = onChange;
     this.#onEnd = onEnd;
     addEventListener("pagehide", () => {
@@ -76,6 +79,7 @@ export class Answers {
     const turn = /** @type {Turn} */ (chat.turns.at(-1));
     const { answer } = turn;
     const run = { controller: new AbortController(), reconnecting: false };
+    const apiKey = this.#apiKey();
     this.#running.set(chat.id, run);
     this.#save(chat.id);
     this.#onChange(chat, turn);
@@ -86,7 +90,7 @@ export class Answers {
     };
     let outcome = FINISHED;
     try {
-      const stream = open(chat, answer, { signal: run.controller.signal, onConnection });
+      const stream = open(chat, answer, { apiKey, signal: run.controller.signal, onConnection });
       for await (const event of stream) {
         run.reconnecting = false;
         outcome = take(answer, event) ?? outcome;
@@ -100,15 +104,15 @@ export class Answers {
     }
     clearInterval(saving);
     this.#running.delete(chat.id);
-    this.#end(chat, turn, outcome);
+    this.#end(chat, turn, outcome, apiKey);
   }
 
-  #end(chat, turn, outcome) {
+  #end(chat, turn, outcome, apiKey = "") {
     Object.assign(turn.answer, outcome);
     chat.updatedAt = Date.now();
     this.#chats.save(chat);
     this.#onChange(chat, turn);
-    this.#onEnd(chat, turn);
+    this.#onEnd(chat, turn, apiKey);
   }
 
   #save(chatId) {

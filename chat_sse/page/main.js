@@ -1,6 +1,7 @@
 /** The chat page: what the reader does, turned into chats and answers. */
 
 import { Answers } from "./answers.js";
+import { Key } from "./key.js";
 import { Chats, newAnswer, randomId } from "./store.js";
 import { Transcript } from "./transcript.js";
 
@@ -25,6 +26,8 @@ const narrow = matchMedia("(max-width: 55.99rem)");
 
 let chatId = location.hash.slice(1);
 let editing = false;
+/** The chats whose last question waits for a key. */
+const locked = new Set();
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let toastTimer;
 
@@ -41,13 +44,30 @@ const transcript = new Transcript(
   (action, turn, button) => ACTIONS[action](turn, button),
 );
 
+const key = new Key(
+  {
+    form: $("key-form"),
+    input: $("key"),
+    fault: $("key-fault"),
+    forget: $("forget-key"),
+    announcer: $("announcer"),
+  },
+  () => {
+    for (const id of locked) goOn(chats.get(id));
+    locked.clear();
+    $("question").focus();
+  },
+);
+
 const answers = new Answers(chats, {
+  apiKey: () => key.value,
   onChange: (chat, turn) => {
     if (chat.id !== chatId) return;
     transcript.refresh(chat);
     if (turn.answer.state !== "running" || !turn.answer.text) showComposer();
   },
-  onEnd: (chat, turn) => {
+  onEnd: (chat, turn, apiKey) => {
+    if (turn.answer.fault?.code === "unauthenticated") unlock(chat, apiKey);
     showList();
     if (chat.id !== chatId) return;
     showComposer();
@@ -94,13 +114,32 @@ function submit() {
 /** Ask the last question once more, for another answer. */
 function askAgain() {
   const chat = currentChat();
-  const turn = chat?.turns.pop();
-  if (!turn) return;
-  chat.turns.push({ question: turn.question, answer: newAnswer() });
-  answers.run(chat);
+  if (!chat) return;
+  renew(chat);
   showAround(chat);
   transcript.follow();
   $("question").focus();
+}
+
+function renew(chat) {
+  const { question } = chat.turns.pop();
+  chat.turns.push({ question, answer: newAnswer() });
+  answers.run(chat);
+}
+
+/** Have the reader give a key, unless another one than the refused one is there by now. */
+function unlock(chat, refused) {
+  locked.add(chat.id);
+  if (refused === key.value) key.request();
+  else goOn(chat);
+}
+
+/** Go on with what was refused for want of a key: the answer, or the question, for which nothing was paid. */
+function goOn(chat) {
+  if (!chat || answers.isRunning(chat.id)) return;
+  if (chat.turns.at(-1).answer.id) answers.resume(chat);
+  else renew(chat);
+  if (chat.id === chatId) showAround(chat);
 }
 
 /** Go on with an answer whose connection was lost. */

@@ -118,7 +118,10 @@ class OpenAIUpstream:
         if self._asking is not None:
             answered, attempt = await self._asking.ask(body, listener)
         if not answered:
-            await self._ask_sdk(body, listener, attempt)
+            try:
+                await self._ask_sdk(body, listener, attempt)
+            except openai.OpenAIError as exc:
+                raise self._translate(exc, question) from exc
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -141,10 +144,7 @@ class OpenAIUpstream:
 
     async def _ask_sdk(self, body: bytes, listener: Listener, attempt: NextAttempt | None) -> None:
         """Ask as the SDK does, from its second attempt on where the first one is given."""
-        try:
-            response = await self._post(body, attempt)
-        except openai.OpenAIError as exc:
-            raise self._translate(exc) from exc
+        response = await self._post(body, attempt)
         try:
             hearing = Hearing(listener)
             hearing.accept(response.headers)
@@ -164,11 +164,13 @@ class OpenAIUpstream:
         )
         return cast("httpx2.Response", sent)  # `cast_to` decides it; the SDK's types do not say so
 
+    def _messages(self, question: Question) -> list[Message | dict[str, str]]:
+        return [*self._system, *question.messages]
+
     def _body(self, question: Question) -> bytes:
-        messages: list[Message | dict[str, str]] = [*self._system, *question.messages]
         body: dict[str, Any] = {
             "model": question.model,
-            "messages": messages,
+            "messages": self._messages(question),
             "stream": True,
             "stream_options": {"include_usage": True},
             self._cap_field: question.max_output_tokens,
@@ -177,10 +179,10 @@ class OpenAIUpstream:
             body["temperature"] = question.temperature
         return msgspec.json.encode(body)
 
-    def _translate(self, exc: openai.OpenAIError) -> UpstreamError:
+    def _translate(self, exc: openai.OpenAIError, question: Question) -> UpstreamError:
         """Tell an SDK error in our own tree; this is the only place that knows both."""
         if isinstance(exc, openai.APIStatusError):
-            return self._translate_status(exc)
+            return self._translate_status(exc, question)
         if isinstance(exc, openai.APITimeoutError):
             return UpstreamTimeout("upstream did not accept a connection in time")
         if isinstance(exc, openai.APIConnectionError):
@@ -190,7 +192,7 @@ class OpenAIUpstream:
         log.error("openai.unexpected_error", extra={"fields": {"type": type(exc).__name__}})
         return UpstreamUnavailable("the OpenAI client failed")
 
-    def _translate_status(self, exc: openai.APIStatusError) -> UpstreamError:
+    def _translate_status(self, exc: openai.APIStatusError, question: Question) -> UpstreamError:
         status, wait = exc.status_code, retry_after(exc.response.headers)
         message = exc.body.get("message") if isinstance(exc.body, dict) else None
         details = wording(
@@ -200,6 +202,7 @@ class OpenAIUpstream:
             code=exc.code,
             param=exc.param,
             secrets=(self._api_key,),
+            asked=msgspec.json.encode(self._messages(question)),
         )
         if status in (401, 403):
             return UpstreamAuthentication(details)

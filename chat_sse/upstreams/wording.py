@@ -1,11 +1,14 @@
 """What of an upstream's error is passed on to the developer.
 
 Its words may quote the key that it refuses, and the question that it could not take. So they are told only
-where they are about the account; of all other errors, only what is a name: type, code, parameter. And from
-whatever is told, everything is taken that looks like a secret: rather too much than too little.
+where they are about the account and quote nothing of the question; of all other errors, only what is a name:
+type, code, parameter. And from whatever is told, everything is taken that looks like a secret: rather too
+much than too little.
 """
 
 import re
+
+import msgspec
 
 # A wrong key, an unknown model, a rate limit: these speak of the account. Others name the field at fault, and
 # some servers (vLLM, guardrails of gateways) what it held.
@@ -16,6 +19,8 @@ _MAX_READ_CHARS = 4000
 _MAX_TOLD_CHARS = 300
 # A shorter one is none (local servers are given "none"), and would hit ordinary words.
 _MIN_SECRET_CHARS = 8
+# As many characters in a row that stand in the question too are a quotation of it.
+_QUOTATION_CHARS = 12
 
 _SECRET = re.compile(
     r"""
@@ -39,18 +44,32 @@ _SECRET = re.compile(
 
 
 def wording(
-    status: int, *, message: object, kind: object, code: object, param: object, secrets: tuple[str, ...]
+    status: int,
+    *,
+    message: object,
+    kind: object,
+    code: object,
+    param: object,
+    secrets: tuple[str, ...],
+    asked: bytes,
 ) -> str:
     """Say what upstream answered; `message`, `kind` (its "type"), `code` and `param` are its error object's.
 
-    `secrets`: what must not be in it, whatever it looks like.
+    `secrets`: what must not be in it, whatever it looks like. `asked`: the conversation, in JSON.
     """
+    said = ""
     if status in _ABOUT_THE_ACCOUNT and isinstance(message, str):
         said = scrub(message, secrets)
-    else:
+    if not said or _quotes(said, asked):
         names = [text for text in (kind, code, param) if isinstance(text, str) and _NAME.fullmatch(text)]
         said = scrub(", ".join(dict.fromkeys(names)), secrets)
     return f"upstream answered {status}: {said}" if said else f"upstream answered {status}"
+
+
+def _quotes(said: str, asked: bytes) -> bool:
+    starts = range(len(said) - _QUOTATION_CHARS + 1)
+    pieces = {said[start : start + _QUOTATION_CHARS] for start in starts}
+    return any(msgspec.json.encode(piece)[1:-1] in asked for piece in pieces)
 
 
 def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
