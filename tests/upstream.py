@@ -29,6 +29,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -129,6 +130,18 @@ class Raw(Step, frozen=True):
 
     async def play(self, answer: Answer) -> None:
         await answer.body(self.data)
+
+
+class Wire(Step, frozen=True):
+    """These bytes on the connection itself: a head of one's own, chunks that are none.
+
+    Before a head and a body of this kind no other step can send one; after them `Cut` or `Silence` ends.
+    """
+
+    data: bytes
+
+    async def play(self, answer: Answer) -> None:
+        await answer.connection.write(self.data)
 
 
 class Finish(Ending, frozen=True):
@@ -356,8 +369,10 @@ class ScriptedUpstream:
         port: int = 0,
         models: tuple[str, ...] = ("gpt-4o-mini",),
         patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.port = port
+        self._tls = tls
         self._ledger = Ledger(models, patience_seconds)
         self._started: threading.Event
         self._loop: asyncio.AbstractEventLoop
@@ -367,7 +382,8 @@ class ScriptedUpstream:
     @property
     def base_url(self) -> str:
         """What OPENAI_BASE_URL is set to."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        origin = f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
+        return f"{origin}/v1"
 
     def answer(self, *steps: Step) -> None:
         """Script every call from now on that `answer_next` has not scripted."""
@@ -431,7 +447,7 @@ class ScriptedUpstream:
         self._stopped = asyncio.Event()
         gates, tasks = Gates(), set[asyncio.Task[None]]()
         listener.setblocking(False)
-        async with Door(listener, lambda: Connection(self._ledger, gates, tasks)):
+        async with Door(listener, lambda: Connection(self._ledger, gates, tasks), self._tls):
             self._started.set()
             await self._stopped.wait()
         await gates.close()
@@ -458,9 +474,12 @@ class Door:
     asyncio's own Server drops the sockets it is just accepting when it is closed (Python 3.11).
     """
 
-    def __init__(self, listener: socket.socket, connect: Callable[[], Connection]) -> None:
+    def __init__(
+        self, listener: socket.socket, connect: Callable[[], Connection], tls: ssl.SSLContext | None
+    ) -> None:
         self._listener = listener
         self._connect = connect
+        self._tls = tls
         self._accepting: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> None:
@@ -476,9 +495,14 @@ class Door:
             client, _ = self._listener.accept()
             client.setblocking(False)
             loop = asyncio.get_running_loop()
-            task = loop.create_task(loop.connect_accepted_socket(self._connect, client))
+            task = loop.create_task(self._let_in(client))
             self._accepting.add(task)
             task.add_done_callback(self._accepting.discard)
+
+    async def _let_in(self, client: socket.socket) -> None:
+        # A client that does not trust the certificate, or speaks no TLS, has never come in.
+        with contextlib.suppress(ssl.SSLError, ConnectionError):
+            await asyncio.get_running_loop().connect_accepted_socket(self._connect, client, ssl=self._tls)
 
 
 class Gates:
@@ -521,7 +545,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.set_write_buffer_limits(0)  # a drained write is one that the kernel has
+        if transport.get_extra_info("sslcontext") is None:  # asyncio's TLS would stay paused at this limit
+            transport.set_write_buffer_limits(0)  # a drained write is one that the kernel has
         self._number = self._ledger.connect()
         self._task = asyncio.create_task(self._serve())
         self._tasks.add(self._task)
@@ -569,8 +594,12 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(wire), size):
             if split is not None:
                 await asyncio.sleep(split.gap_seconds)  # before, so that the last byte ends the script
-            self._transport.write(wire[start : start + size])
-            await self._drained()
+            await self.write(wire[start : start + size])
+
+    async def write(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        self._transport.write(data)
+        await self._drained()
 
     async def _drained(self) -> None:
         if not self._writable.is_set():

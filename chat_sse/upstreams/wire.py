@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
         "_parts",
         "_receiver",
         "_reusable",
+        "_surplus",
         "_timer",
         "_transport",
         "_wire",
@@ -144,6 +145,9 @@ class Connection(asyncio.Protocol):
 
     # Called by the parser
 
+    def on_message_begin(self) -> None:
+        self._surplus = self._complete  # a reply that nobody has asked for, on the heels of another
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._headers is not None:  # else it is a trailer
             self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -171,7 +175,7 @@ class Connection(asyncio.Protocol):
     def _expect_head(self) -> None:
         self._headers = {}
         self._head_bytes = 0
-        self._delimited = self._complete = self._reusable = False
+        self._delimited = self._complete = self._reusable = self._surplus = False
 
     def _deliver(self) -> None:
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
@@ -180,7 +184,7 @@ class Connection(asyncio.Protocol):
             self._receiver.data(data)
 
     def _finish(self) -> None:
-        reusable = self._reusable
+        reusable = self._reusable and not self._surplus
         self._stop_timer()
         self._expect_head()
         self._end(lost=False)
