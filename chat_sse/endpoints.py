@@ -20,11 +20,9 @@ from chat_sse.guard.boundary import handle_chat_error
 from chat_sse.guard.links import Links
 from chat_sse.guard.origin import Origins
 from chat_sse.guard.principal import principal_of
-from chat_sse.messages import Policy, admit, check_size, decode_ask
+from chat_sse.messages import MAX_KEY_CHARS, Policy, admit, check_size, decode_ask
 from chat_sse.relay import Relay
 from chat_sse.stores.base import Log, Ticket
-
-MAX_KEY_CHARS = 255
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,8 @@ Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
 # Chat ids are made by clients; the AI SDK's have 16 characters. A longer one than this is no id.
 MAX_CHAT_ID_CHARS = 200
+# Of an idempotency key.
+MAX_KEY_CHARS = 255
 
 
 class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):

@@ -50,14 +50,13 @@ from chat_sse.errors import (
 )
 from chat_sse.events import Delta, Done, Event, Start, Usage
 from chat_sse.formats import ai_sdk, json_body, sse, text
-from chat_sse.messages import AskRequest
+from chat_sse.messages import MAX_KEY_CHARS, AskRequest
 
 Json: TypeAlias = dict[str, Any]
 
 EVENT_ID = r"^[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})$"
 # Where to read on: after an event, or, when empty, as if it were not there.
 PLACE = rf"^({EVENT_ID[1:-1]})?$"
-MAX_KEY_CHARS = 255
 
 DESCRIPTION = """\
 Ask a question with its history, read the answer as server-sent events.

@@ -1,7 +1,9 @@
 """The processes that serve: uvicorn, with an end that lets answers finish, once or several times.
 
-With several, uvicorn's supervisor starts, watches and replaces them on one listening socket. What differs:
-each serves with this service's own server and logging, and a signal means what it means to a single process.
+With several, uvicorn's supervisor starts, watches and replaces them. What differs: each serves with this
+service's own server and logging, a signal means what it means to a single process, and on Linux each listens
+on a socket of its own, over which the kernel spreads the connections. From a shared one, whoever wakes first
+takes all that have come together, and one process does the work of all.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from types import FrameType
 
@@ -119,7 +122,10 @@ class Worker(Process):
 
 
 class Supervisor(Multiprocess):
-    """The parent of the workers. A signal drains them all, a second one ends them at once."""
+    """The parent of the workers. A signal drains them all, a second one ends them at once.
+
+    `listening` is bound, so that nobody else takes the address, and listens only where it must be shared.
+    """
 
     def __init__(
         self, config: uvicorn.Config, listening: socket.socket, greeting: str, log_as: tuple[str, str]
@@ -171,6 +177,31 @@ class Supervisor(Multiprocess):
         """Ignore it: the number of workers is a setting."""
 
     def _start(self) -> Worker:
-        worker = Worker(self.config, self._listening, self._log_as)
-        worker.start()
+        # Open nowhere but in the worker, it ends with it: then new connections come to the others.
+        with beside(self._listening) as listening:
+            worker = Worker(self.config, listening, self._log_as)
+            worker.start()
         return worker
+
+
+def beside(bound: socket.socket) -> socket.socket:
+    """Open another socket at the same address, or on systems that would not share the work, the same one."""
+    if sys.platform != "linux":
+        return bound.dup()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    another = socket.socket(bound.family, bound.type)
+    another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    milliseconds = bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    another.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    another.bind(bound.getsockname())
+    return another
+
+
+def bound_unread_bytes(listening: socket.socket, seconds: float) -> None:
+    """Have the kernel give up a client that takes no bytes for so long; accepted sockets inherit it.
+
+    asyncio flushes before it closes, and so would wait for ever for a client that does not read.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))

@@ -3,7 +3,6 @@
 import logging
 import os
 import secrets
-import socket
 import sys
 
 import click
@@ -14,7 +13,7 @@ from chat_sse.app import allowed_models, check_store
 from chat_sse.connection import BoundedProtocol
 from chat_sse.guard.origin import is_loopback
 from chat_sse.observe.logs import configure_logging
-from chat_sse.processes import DrainingServer, Supervisor
+from chat_sse.processes import DrainingServer, Supervisor, bound_unread_bytes
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
 from chat_sse.upstreams.local import LocalModelUnavailable, find_local_model, model_name
 from chat_sse.upstreams.openai import public_url
@@ -74,12 +73,8 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         timeout_graceful_shutdown=EXIT_SECONDS,
     )
     listening = config.bind_socket()
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # asyncio flushes before it closes, and so would wait for ever for a client that does not read. The
-        # kernel does not: accepted sockets inherit this bound, in milliseconds. `Presence`, which says in the
-        # log whom it has cut, may need twice the timeout to see that nothing moves.
-        milliseconds = int(2 * settings.send_timeout * 1000) + 1000
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    # `Presence`, which says in the log whom it has cut, may need twice the timeout to see that nothing moves.
+    bound_unread_bytes(listening, 2 * settings.send_timeout + 1)
     host, port = listening.getsockname()[:2]
     greeting = _greeting(settings, host, port, local_model)
     if not settings.api_keys and not is_loopback(settings.host):

@@ -1,6 +1,8 @@
 """Several service processes with one Redis: any of them resumes and stops what any other has asked for."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -401,14 +404,54 @@ def test_a_signal_drains_all_workers(
 
 def test_a_worker_that_dies_is_replaced(environment: Mapping[str, str], upstream: ScriptedUpstream) -> None:
     with serve(environment, "--workers", "2") as service:
-        [victim, *_] = subprocess.run(
-            ["pgrep", "-P", str(service.process.pid), "-f", "spawn_main"],
-            check=True, capture_output=True, text=True,
-        ).stdout.split()  # fmt: skip
-        subprocess.run(["kill", "-9", victim], check=True)
+        victim = workers_of(service)[0]
+        os.kill(victim, signal.SIGKILL)
         service.wait_for_log("worker.died")
-        poll(lambda: text_of(events(ask(service.url))) == "Hello there!")
+        for _ in range(10):  # whatever dies with a worker, questions come to the other one
+            assert text_of(events(ask(service.url))) == "Hello there!"
+        poll(lambda: len(workers_of(service)) == 2 and victim not in workers_of(service))
         assert service.terminate() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the workers share one socket")
+def test_connections_that_come_together_are_spread_over_the_workers(environment: Mapping[str, str]) -> None:
+    with serve(environment, "--workers", "2") as service, ExitStack() as stack:
+        address, workers = urlsplit(service.url), workers_of(service)
+        before = [open_sockets(pid) for pid in workers]
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)  # so that all have come when the first one looks
+        for _ in range(40):
+            stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+
+        def taken() -> list[int]:
+            return [open_sockets(pid) - count for pid, count in zip(workers, before, strict=True)]
+
+        poll(lambda: sum(taken()) == 40)
+        assert min(taken()) >= 5  # fewer: once in a million
+
+
+def test_an_address_in_use_is_not_shared_with_a_stranger(environment: Mapping[str, str]) -> None:
+    with serve(environment, "--workers", "2") as service:
+        port = str(urlsplit(service.url).port)
+        second = subprocess.run(
+            [sys.executable, "-m", "chat_sse", "--workers", "2"],
+            env={"PATH": "", **environment, "CHAT_SSE_PORT": port},
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert second.returncode == 3
+    assert "Address already in use" in second.stderr
+
+
+def workers_of(service: RunningService) -> list[int]:
+    children = ["pgrep", "-P", str(service.process.pid), "-f", "spawn_main"]
+    found = subprocess.run(children, check=False, capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def open_sockets(pid: int) -> int:
+    return sum(str(link.readlink()).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def refused_start(environ: Mapping[str, str], *arguments: str) -> str:
