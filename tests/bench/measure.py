@@ -25,6 +25,8 @@ from tests.bench.servers import DIRECT, Running, Server
 SETTLE_SECONDS = 0.2  # what a server does after an answer's end is part of the answer's cost
 WARM_UP_STREAMS = 60
 WARM_UP_SECONDS = 30.0
+# A server is up when it has used less of a core than this for so long.
+QUIET_SECONDS, QUIET_SHARE = 1.0, 0.05
 AT_ONCE = 20
 ONE_DELTA = "bench paced 1 0"
 
@@ -142,20 +144,30 @@ class _Bench:
             tempfile.TemporaryDirectory(prefix="bench-") as folder,
             servers.run(server, self._port, Path(folder)) as running,
         ):
-            self._load.call("aim", target=msgspec.to_builtins(running.target))
-            self._warm_up()
+            self._aim(running)
+            self._warm_up(running)
             try:
                 yield running
             finally:
-                self._load.call("aim", target=msgspec.to_builtins(running.target))  # leaves all connections
+                self._aim(running)
 
-    def _warm_up(self) -> None:
-        """Ask until it answers, then a little more. Raises Unavailable when it never does."""
+    def _aim(self, running: Running) -> None:
+        """Leave all connections, and ask this server from now on."""
+        self._load.call("aim", target=msgspec.to_builtins(running.target))
+
+    def _warm_up(self, running: Running) -> None:
+        """Ask until it answers, and a little more once all of it is up. Raises Unavailable when it never is.
+
+        Connections from before would all be with the process that was the first to listen.
+        """
         deadline = time.monotonic() + WARM_UP_SECONDS
         while (errors := self._ask(ONE_DELTA, 1)["counts"]).get("deltas", 0) < 1:
             if time.monotonic() > deadline:
                 raise Unavailable(f"did not answer: {errors}")
             time.sleep(0.1)
+        while _Meter(running, QUIET_SECONDS).idle > QUIET_SHARE and time.monotonic() < deadline:
+            pass
+        self._aim(running)
         self._ask(ONE_DELTA, WARM_UP_STREAMS, AT_ONCE)
         time.sleep(SETTLE_SECONDS)
 
