@@ -31,29 +31,28 @@ def main(source: Path, picture: Path) -> None:
     names = [name for name in report["results"]["rounds"] if name != "direct"]
     names.sort(key=lambda name: (not name.startswith("chat_sse"), name))
     colours = dict(zip(names, plt.get_cmap("tab10").colors * len(names), strict=False))
-    figure, axes = plt.subplots(2, len(BARS), figsize=(18, 8), layout="constrained")
-    for axis, (key, title) in zip(axes[0], BARS, strict=True):
+    figure, axes = plt.subplots(len(BARS), 2, figsize=(11, 12), layout="constrained")
+    for axis, (key, title) in zip(axes[:, 0], BARS, strict=True):
         _bars(axis, title, {name: values[key][name] for name in names if name in values[key]}, colours)
-    for axis, (key, title) in zip(axes[1], LINES, strict=True):
+    for axis, (key, title) in zip(axes[:, 1], LINES, strict=True):
         for name in names:
             found = [(level, values[key.format(level)].get(name)) for level in report["levels"]]
             points = [(level, value) for level, value in found if value is not None]
-            axis.plot(
-                *zip(*points, strict=True), marker="o", color=colours[name], label=name
-            ) if points else None
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", color=colours[name])
         axis.set(title=title, xlabel="open streams", xscale="log")
         axis.set_ylim(bottom=0)
-    axes[1][0].legend()
     about = report["about"]
     figure.suptitle(f"{about['when']}, {about['machine']}, load average {about['load average before']}")
     figure.savefig(picture, dpi=110)
 
 
 def _bars(axis: Any, title: str, found: dict[str, float], colours: dict[str, Any]) -> None:
-    bars = axis.bar(list(found), list(found.values()), color=[colours[name] for name in found])
-    axis.bar_label(bars, fmt="{:.3g}")
+    bars = axis.barh(list(found), list(found.values()), color=[colours[name] for name in found])
+    axis.bar_label(bars, fmt="{:,.4g}", padding=3)
     axis.set_title(title)
-    axis.tick_params(axis="x", rotation=20)
+    axis.invert_yaxis()
+    axis.margins(x=0.15)
 
 
 if __name__ == "__main__":
