@@ -227,8 +227,8 @@ def test_more_than_a_thousand_answers_run_at_once(upstream: ScriptedUpstream) ->
         gate.set()
         return await asking
 
-    env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_IDLE_TIMEOUT": "60"}
-    with serve(env) as service:
+    patient = {"CHAT_SSE_FIRST_TOKEN_TIMEOUT": "60", "CHAT_SSE_IDLE_TIMEOUT": "60"}
+    with serve({**QUICK, **patient, "OPENAI_BASE_URL": upstream.base_url}) as service:
         assert asyncio.run(flood()) == [("Hi", "stop")] * streams
     assert (upstream.paid_calls, upstream.accepted_connections) == (streams, streams)
 
