@@ -43,7 +43,7 @@ CONFIG = {
     "generation": {"deterministic": True, "max-examples": 20},
     "request-timeout": 10,
     "checks": {
-        # A valid request may be about an answer that is not there, bring a key that is in use, or be too large.
+        # A valid request may be about an answer that is not there, bring a used key, or be too large.
         "positive_data_acceptance": {"expected-statuses": ["2xx", "404", "413", "422", "431"]},
         "negative_data_rejection": {"expected-statuses": ["4xx"]},
     },
