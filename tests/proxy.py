@@ -1,10 +1,10 @@
 """A bad network: a TCP proxy before the service that cuts or resets a client's connection on cue.
 
 It runs in a thread with an event loop of its own, as the scripted upstream does, and copies bytes as
-they are. A test says after how many bytes of the service's answer each next connection dies:
+they are. A test says after how many or after which bytes of the service's answer each next connection dies:
 
     with BadNetwork(service.url) as network:
-        network.cut_next(after_bytes=700)
+        network.cut_next(after=700)
         ...                        # the client talks to network.url, reconnects, and is left alone then
         network.wait_for_cuts(1)
 """
@@ -31,10 +31,17 @@ PIECE_BYTES = 65_536
 class Cue(msgspec.Struct, frozen=True, kw_only=True):
     """When and how one connection ends."""
 
-    after_bytes: int
-    """Bytes of the service's answer, its head included, that still arrive."""
+    after: int | bytes
+    """How many bytes of the service's answer, its head included, still arrive, or the last that do."""
     reset: bool
     """A RST, which also destroys what the client has not read yet; or else a FIN."""
+
+    def end_in(self, answer: bytes | bytearray) -> int | None:
+        """Find how much of an answer still arrives; None while that is more than came so far."""
+        if isinstance(self.after, int):
+            return self.after if len(answer) >= self.after else None
+        start = answer.find(self.after)
+        return start + len(self.after) if start >= 0 else None
 
 
 class BadNetwork:
@@ -53,10 +60,10 @@ class BadNetwork:
         self._loop: asyncio.AbstractEventLoop
         self._stopped: asyncio.Event
 
-    def cut_next(self, *, after_bytes: int, reset: bool = True) -> None:
-        """Let the next connection that has no cue yet die after so many bytes."""
+    def cut_next(self, *, after: int | bytes, reset: bool = True) -> None:
+        """Let the next connection that has no cue yet die after so many bytes, or after these."""
         with self._changed:
-            self._cues.append(Cue(after_bytes=after_bytes, reset=reset))
+            self._cues.append(Cue(after=after, reset=reset))
 
     def cut_all(self) -> None:
         """Close every open connection now, such as a browser's, which it uses again and again."""
@@ -160,16 +167,17 @@ class BadNetwork:
             await self._loop.sock_sendall(service, data)
 
     async def _back(self, service: socket.socket, client: socket.socket, cue: Cue | None) -> None:
-        passed = 0
+        answer = bytearray()
         while data := await self._loop.sock_recv(service, PIECE_BYTES):
             with self._changed:
                 self._answered += data
-            if cue is not None and passed + len(data) >= cue.after_bytes:
-                await self._loop.sock_sendall(client, data[: cue.after_bytes - passed])
+            passed = len(answer)
+            answer += data
+            end = cue.end_in(answer) if cue is not None else None
+            await self._loop.sock_sendall(client, answer[passed:end])
+            if cue is not None and end is not None:
                 self._cut(client, cue)
                 return
-            passed += len(data)
-            await self._loop.sock_sendall(client, data)
 
     def _cut_open(self) -> None:
         for client in list(self._open):

@@ -23,7 +23,8 @@ def test_each_delta_of_upstream_is_one_event_between_start_and_done(
         },
     ]
     assert [event_id for event_id, _ in pairs] == [f"{stream_id}.{seq}" for seq in range(5)]
-    assert response.content.startswith(b"retry: 2000\nid: ")
+    assert response.content.startswith(b"retry: 2000\ndata: ")
+    assert response.content.endswith(f"}}\nid: {stream_id}.4\n\n".encode())
     assert response.headers["content-location"] == f"/ask/{stream_id}"
     assert upstream.paid_calls == 1
 

@@ -136,7 +136,7 @@ def test_a_cut_in_mid_answer_loses_nothing_and_is_paid_once(
     gate = threading.Event()
     upstream.answer(*[Say(f"{number} ") for number in range(50)], Hold(gate), Say("end"), Finish("stop"))
     with BadNetwork(service.url) as network:
-        network.cut_next(after_bytes=1500, reset=False)
+        network.cut_next(after=1500, reset=False)
         with asking(network.url) as program:
             network.wait_for_cuts(1)
             gate.set()
@@ -151,7 +151,7 @@ def test_it_waits_as_long_as_the_server_asks_before_it_reconnects(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     with BadNetwork(service.url) as network:
-        network.cut_next(after_bytes=700, reset=False)
+        network.cut_next(after=700, reset=False)
         program = asked(network.url)
     [wait] = [fact["delayMs"] for fact in program.facts if fact.get("connection") == "reconnecting"]
     assert 2000 <= wait <= 2500
@@ -161,7 +161,7 @@ def test_a_cut_before_the_first_event_asks_again_with_the_same_key_and_is_paid_o
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     with BadNetwork(service.url) as network:
-        network.cut_next(after_bytes=0)
+        network.cut_next(after=0)
         program = asked(network.url)
         assert [line.split()[0] for line in network.request_lines] == ["POST", "POST"]
     assert program.text == "Hello there!"
@@ -170,8 +170,8 @@ def test_a_cut_before_the_first_event_asks_again_with_the_same_key_and_is_paid_o
 
 def test_two_cuts_in_a_row_wait_longer_each_time(service: RunningService, upstream: ScriptedUpstream) -> None:
     with BadNetwork(service.url) as network:
-        network.cut_next(after_bytes=0)
-        network.cut_next(after_bytes=0)
+        network.cut_next(after=0)
+        network.cut_next(after=0)
         program = asked(network.url)
     first, second = (fact["delayMs"] for fact in program.facts if fact.get("connection") == "reconnecting")
     assert second >= 4000 > first
@@ -285,7 +285,7 @@ def test_a_key_goes_with_the_question_the_resume_and_the_stop_and_in_no_url(
 ) -> None:
     upstream.answer(*[Say(f"{number} ") for number in range(50)], Silence())
     with BadNetwork(locked.url) as network:
-        network.cut_next(after_bytes=1500, reset=False)
+        network.cut_next(after=1500, reset=False)
         with asking(network.url, options={"apiKey": KEY}, stopAfter=51) as program:
             program.rest()
         assert [line.split()[0] for line in network.request_lines] == ["POST", "GET", "DELETE"]

@@ -158,8 +158,8 @@ def test_a_reset_and_a_cut_in_the_middle_lose_and_repeat_nothing(
 ) -> None:
     gate = threading.Event()
     upstream.answer(*map(Say, PIECES[:HALF]), Hold(gate), *map(Say, PIECES[HALF:]), Finish())
-    network.cut_next(after_bytes=FIRST_CUT_BYTES)
-    network.cut_next(after_bytes=SECOND_CUT_BYTES, reset=False)
+    network.cut_next(after=FIRST_CUT_BYTES)
+    network.cut_next(after=SECOND_CUT_BYTES, reset=False)
     with running(client, network.url, key) as process:
         network.wait_for_cuts(2)
         gate.set()
@@ -169,11 +169,24 @@ def test_a_reset_and_a_cut_in_the_middle_lose_and_repeat_nothing(
 
 
 @every_client
+def test_a_cut_within_an_event_loses_and_repeats_nothing(
+    client: Client, network: BadNetwork, upstream: ScriptedUpstream, key: str
+) -> None:
+    upstream.answer(*map(Say, PIECES), Finish())
+    for last in ('"content":"Grüße1', '"content":"Grüße3 "}\n', '"content":"Grüße5 "}\nid: '):
+        network.cut_next(after=last.encode(), reset=False)
+    with running(client, network.url, key) as process:
+        assert process.finish() == TEXT
+    network.wait_for_cuts(3)
+    assert upstream.paid_calls == 1
+
+
+@every_client
 def test_a_reset_before_the_first_event_asks_once_all_the_same(
     client: Client, network: BadNetwork, upstream: ScriptedUpstream, key: str, matrix: Matrix
 ) -> None:
     upstream.answer(*map(Say, PIECES), Finish())
-    network.cut_next(after_bytes=1)
+    network.cut_next(after=1)
     with running(client, network.url, key) as process:
         assert process.finish() == TEXT
     network.wait_for_cuts(1)

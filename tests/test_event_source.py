@@ -152,8 +152,8 @@ def test_a_reset_and_a_cut_in_the_middle_lose_and_repeat_nothing(
 ) -> None:
     gate = threading.Event()
     upstream.answer(*map(Say, PIECES[:HALF]), Hold(gate), *map(Say, PIECES[HALF:]), Finish())
-    network.cut_next(after_bytes=FIRST_CUT_BYTES)
-    network.cut_next(after_bytes=SECOND_CUT_BYTES, reset=False)
+    network.cut_next(after=FIRST_CUT_BYTES)
+    network.cut_next(after=SECOND_CUT_BYTES, reset=False)
     page = open_page()
     network.wait_for_cuts(2)
     gate.set()
@@ -166,7 +166,7 @@ def test_a_reset_before_the_first_event_asks_once_all_the_same(
     open_page: Open, network: BadNetwork, upstream: ScriptedUpstream, matrix: Matrix, name: str
 ) -> None:
     upstream.answer(*map(Say, PIECES), Finish())
-    network.cut_next(after_bytes=1)
+    network.cut_next(after=1)
     page = open_page()
     network.wait_for_cuts(1)
     assert finish(page) == TEXT

@@ -56,7 +56,7 @@ def test_the_curl_example_shows_what_the_readme_says() -> None:
     said, promised = shape(done.stdout), shape(shown)
     assert said[:3] == promised[:3]
     assert said[-1] == promised[-1]
-    assert done.stdout.startswith(b"retry: 2000\nid: ")
+    assert done.stdout.startswith(b"retry: 2000\ndata: ")
 
 
 @pytest.mark.parametrize("holding", ["await fetch", "new EventSource"])

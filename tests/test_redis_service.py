@@ -97,7 +97,7 @@ class Stream:
 
     def last_event(self) -> dict[str, Any]:
         """Wait for the end and give the last event, with or without an id."""
-        last = self.whole().split(b"data: ")[-1]
+        last = self.whole().split(b"data: ")[-1].partition(b"\n")[0]
         event: dict[str, Any] = msgspec.json.decode(last)
         return event
 

@@ -380,7 +380,7 @@ def test_resuming_a_running_answer_after_any_event_gives_the_bytes_that_followed
     upstream.answer(*map(Say, PIECES[:3]), Hold(gate), *map(Say, PIECES[3:]), Finish())
     first = Reader(pool, "POST", f"{service.url}/ask", json=HELLO)
     stream_id = first.stream_id()
-    first.wait_for(f"id: {stream_id}.3\n".encode())
+    first.wait_for(f"id: {stream_id}.3\n\n".encode())
     returned = [
         (seq, Reader(pool, method, url, headers=headers))
         for seq in range(4)

@@ -233,7 +233,7 @@ def test_a_broken_connection_is_taken_up_again_and_paid_once(
     words = [f"word{number} " for number in range(20)]
     upstream.answer(*map(Say, words), Finish())
     with BadNetwork(service.url) as network:
-        network.cut_next(after_bytes=after_bytes)
+        network.cut_next(after=after_bytes)
         done = run(tmp_path, network.url, "Hi")
         network.wait_for_cuts(1)
     assert (done.returncode, done.stdout, done.stderr) == (0, "".join(words) + "\n", "")

@@ -1,6 +1,8 @@
 """Server-sent events: one event of the log, one event on the wire.
 
-Source: WHATWG HTML, "9.2 Server-sent events". Events are unnamed, so that `onmessage` sees them all.
+Source: WHATWG HTML, "9.2 Server-sent events". Events are unnamed, so that `onmessage` sees them all. The id
+is an event's last line: fetch-event-source takes an event for seen as soon as it has read that line, and
+after a cut before the data it would resume behind one that it never had.
 """
 
 from collections.abc import Sequence
@@ -29,7 +31,7 @@ class SseEncoder:
     """Encodes one reading's entries, from its first one on."""
 
     def __init__(self, stream_id: str, first: int) -> None:
-        self._id = f"id: {stream_id}.".encode()
+        self._id = f"\nid: {stream_id}.".encode()
         self._next = first
 
     def encode(self, entries: Sequence[bytes]) -> bytes:
@@ -39,7 +41,7 @@ class SseEncoder:
         if first == 0:
             return RETRY + self._blocks(0, entries)
         if len(entries) == 1:
-            return b"%s%d\ndata: %s\n\n" % (head, first, entries[0])
+            return b"data: %s%s%d\n\n" % (entries[0], head, first)
         return self._blocks(first, entries)
 
     def encode_fault(self, event: bytes) -> bytes:
@@ -49,7 +51,7 @@ class SseEncoder:
     def _blocks(self, first: int, entries: Sequence[bytes]) -> bytes:
         head = self._id
         return b"".join(
-            [b"%s%d\ndata: %s\n\n" % (head, seq, entry) for seq, entry in enumerate(entries, first)]
+            [b"data: %s%s%d\n\n" % (entry, head, seq) for seq, entry in enumerate(entries, first)]
         )
 
 
