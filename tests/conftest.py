@@ -1,5 +1,6 @@
 """Real parts: a service process for each test module, and an upstream with a new script for each test."""
 
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -9,6 +10,10 @@ from tests.service import RunningService, serve
 from tests.upstream import ScriptedUpstream
 
 pytest_plugins = ["tests.tables"]
+
+# A shell that runs the suite in the background has Ctrl-C ignored, and every program that a test starts would
+# inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Deadlines short enough for a test to meet them, long enough for a slow machine not to.
 QUICK = {
