@@ -35,12 +35,10 @@ class Patience:
     one timer, when it fires, looks how long the silence has lasted and goes to sleep for the rest.
     """
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, timing: Timing, answer: "Answer") -> None:
+        self._timing, self._answer = timing, answer
         self._loop = asyncio.get_running_loop()
-        now = self._loop.time()
-        self._limit, self._idle_limit = timing.first_token_timeout, timing.idle_timeout
-        self._heard_at = now
-        self._end = now + timing.total_timeout
+        self._began_at = self._loop.time()
         self._scope = asyncio.timeout(None)
 
     async def __aenter__(self) -> "Patience":
@@ -55,13 +53,14 @@ class Patience:
         self._timer.cancel()
         await self._scope.__aexit__(kind, exc, traceback)
 
-    def heard(self) -> None:
-        """Upstream has said something."""
-        self._heard_at = self._loop.time()
-        self._limit = self._idle_limit
-
     def _check(self) -> None:
-        due = min(self._heard_at + self._limit, self._end)
+        heard_at, timing = self._answer.heard_at, self._timing
+        due = (
+            self._began_at + timing.first_token_timeout
+            if heard_at is None
+            else heard_at + timing.idle_timeout
+        )
+        due = min(due, self._began_at + timing.total_timeout)
         if self._loop.time() >= due:
             self._scope.reschedule(self._loop.time())
         else:
@@ -70,6 +69,28 @@ class Patience:
 
 class Answer:
     """What the relay knows of one: its pump, and who reads it. It listens to upstream."""
+
+    __slots__ = (
+        "announced",
+        "done",
+        "gate",
+        "gate_timer",
+        "heard_at",
+        "kept_until",
+        "log",
+        "loop",
+        "orphan_check",
+        "orphan_timer",
+        "pump",
+        "question",
+        "readers",
+        "refusal",
+        "refused",
+        "request_id",
+        "started_at",
+        "taken",
+        "visit",
+    )
 
     def __init__(self, stream: Log, question: Question, request_id: str, visit: Visit) -> None:
         self.log = stream
@@ -91,7 +112,7 @@ class Answer:
         self.kept_until = 0.0  # on the loop's clock: the grace of the last reader who could come back
         self.orphan_check: asyncio.Task[None] | None = None
         self.pump: asyncio.Task[None]
-        self.patience: Patience
+        self.heard_at: float | None = None  # on the loop's clock: when upstream last said something
 
     def announce(self) -> None:
         """Append the start event, once. Whatever goes wrong from here on is an event too."""
@@ -115,16 +136,28 @@ class Answer:
 
     def heard(self, events: Sequence[UpstreamEvent]) -> None:
         """Append. A sealed log refuses it: then whoever sealed it has cancelled the pump as well."""
-        self.patience.heard()
+        self.heard_at = self.loop.time()
         self.log.append(events)
         if self.log.size > MAX_LOG_BYTES:
-            raise UpstreamProtocol(f"the answer outgrew {MAX_LOG_BYTES} bytes", retryable=False)
+            raise _too_long()
         last = events[-1]
         if isinstance(last, Done):
             self.done = last
+
+    def heard_entry(self, entry: bytes) -> None:
+        """Append what is encoded already."""
+        self.heard_at = self.loop.time()
+        log = self.log
+        log.append_entry(entry)
+        if log.size > MAX_LOG_BYTES:
+            raise _too_long()
 
     def end(self, event: Terminal) -> None:
         """Seal the log and cancel the call."""
         self.announce()
         self.log.append([event])
         self.pump.cancel()
+
+
+def _too_long() -> UpstreamProtocol:
+    return UpstreamProtocol(f"the answer outgrew {MAX_LOG_BYTES} bytes", retryable=False)

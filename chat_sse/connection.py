@@ -14,6 +14,7 @@ import asyncio
 import logging
 import math
 import secrets
+from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
@@ -60,6 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._offers_upgrade = False
         self._fault: ChatError | None = None
         self._deaf = False
+        self._writer: _ResponseWriter | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -72,6 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Stop waiting."""
         self._disarm()
         super().connection_lost(exc)
+        self._review()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
@@ -127,12 +130,35 @@ class BoundedProtocol(HttpToolsProtocol):
             raise self._fault
         if not self._offers_upgrade:
             super().on_headers_complete()
-            self.scope["state"]["body_writer"] = _BodyWriter(self.cycle)
+            self._writer = _ResponseWriter(self.cycle, self.loop)
+            self.cycle.transport = cast("asyncio.Transport", self._writer)
+            self.scope["state"]["body_writer"] = self._writer
 
     def on_message_complete(self) -> None:
         """End the request, unless it is to be parsed once more."""
         if not self._offers_upgrade:
             super().on_message_complete()
+
+    # What a response's writer must know.
+
+    def pause_writing(self) -> None:
+        """Take note that the client does not keep up."""
+        super().pause_writing()
+        self._review()
+
+    def resume_writing(self) -> None:
+        """Take note that it does again."""
+        super().resume_writing()
+        self._review()
+
+    def on_response_complete(self) -> None:
+        """Take note of a body's end."""
+        self._review()
+        super().on_response_complete()
+
+    def _review(self) -> None:
+        if self._writer is not None:
+            self._writer.review()
 
     # Time.
 
@@ -214,29 +240,74 @@ class BoundedProtocol(HttpToolsProtocol):
         log.info("connection.refused", extra={"fields": {"status": error.status, "request_id": request_id}})
 
 
-class _BodyWriter:
-    """uvicorn's `send` for a piece of a chunked body, as a plain call.
+class _ResponseWriter:
+    """One response's way to the client: what uvicorn takes for its transport, and a format for its writer.
 
-    Through `send`, a delta needs a task that awaits it, and that task another turn of the event loop.
+    - The head waits for what comes in the same turn of the loop, so that both are one write.
+    - `push` is uvicorn's `send` for a piece of a chunked body, as a plain call: through `send`, a delta needs
+      a task that awaits it, and that task another turn.
+    - Whether it may be pushed, and whether the client is there, is found out when that changes, not at each
+      delta or by a task that waits for it.
     """
 
-    __slots__ = ("_cycle", "_flow", "_write", "backlog")
+    __slots__ = (
+        "_cycle",
+        "_held",
+        "_loop",
+        "_transport",
+        "backlog",
+        "is_closing",
+        "is_gone",
+        "is_ready",
+        "on_leave",
+        "pushed_at",
+    )
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._flow = cycle.flow
-        self._write = cycle.transport.write
-        self.backlog = cycle.transport.get_write_buffer_size
-
-    def can_write(self) -> bool:
-        cycle = self._cycle
-        return bool(
-            cycle.chunked_encoding
-            and not (self._flow.write_paused or cycle.disconnected or cycle.response_complete)
-        )
+    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycle, self._loop = cycle, loop
+        self._transport = cycle.transport
+        self._held: bytes | None = None
+        self.backlog = self._transport.get_write_buffer_size
+        self.is_closing = self._transport.is_closing
+        self.is_ready = self.is_gone = False
+        self.on_leave: Callable[[], object] | None = None
+        self.pushed_at = 0.0
 
     def write(self, data: bytes) -> None:
-        self._write(b"%x\r\n%s\r\n" % (len(data), data))
+        if self._held is None:
+            self._held = data
+            self._loop.call_soon(self._release)
+        elif self._held:
+            self._held += data
+            self._release()
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._release()
+        self._transport.close()
+
+    def push(self, data: bytes) -> None:
+        self.pushed_at = self._loop.time()
+        self._transport.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def review(self) -> None:
+        """See what has changed."""
+        cycle = self._cycle
+        self.is_ready = bool(
+            cycle.chunked_encoding
+            and not (self._held or cycle.flow.write_paused or cycle.disconnected or cycle.response_complete)
+        )
+        if cycle.disconnected and not self.is_gone:
+            self.is_gone = True
+            if self.on_leave is not None:
+                self.on_leave()
+
+    def _release(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+            self.review()
 
 
 def _too_large() -> HeadTooLarge:

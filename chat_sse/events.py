@@ -2,8 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -57,11 +57,17 @@ class Failure(ErrorBody, frozen=True, kw_only=True, tag="error"):
 Event: TypeAlias = Start | Delta | Reasoning | Done | Failure
 Terminal: TypeAlias = Done | Failure
 
-Take: TypeAlias = Callable[[Sequence[bytes]], bool]
-"""Takes a log's entries in the call that appends them, all or (False) none. Must not raise nor wait."""
+
+class Taker(Protocol):
+    """Takes a log's entries in the call that appends them."""
+
+    def take(self, entries: Sequence[bytes]) -> bool:
+        """Take all of them, or none and give False. Must not raise nor wait."""
+        ...
 
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_encode = msgspec.json.Encoder().encode
 
 
 # The tag is an event's first field.
@@ -76,6 +82,11 @@ def is_terminal(entry: bytes) -> bool:
 def decode_event(entry: bytes) -> Event:
     """Read a log's entry back."""
     return _decoder.decode(entry)
+
+
+def entry_around(kind: type[Delta | Reasoning]) -> bytes:
+    """Give a delta's entry with `%s` in the place of its content, as it stands between quotes in JSON."""
+    return _encode(kind("%s"))
 
 
 def failure(error: ChatError, request_id: str) -> Failure:

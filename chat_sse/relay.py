@@ -24,7 +24,7 @@ from chat_sse.errors import (
     StreamNotFound,
     UpstreamTimeout,
 )
-from chat_sse.events import Done, Take, failure
+from chat_sse.events import Done, Taker, failure
 from chat_sse.guard.admission import Outcome, Visit
 from chat_sse.messages import Question
 from chat_sse.stores.base import Log, Store, Ticket
@@ -113,29 +113,21 @@ class Relay:
         return None if sealed else stream
 
     async def follow(
-        self, stream: Log, after: int, take: Take | None = None, *, resumable: bool = True
+        self, stream: Log, after: int, taker: Taker | None = None, *, resumable: bool = True
     ) -> AsyncGenerator[Sequence[bytes], None]:
         """Read a log after a cursor (exclusive; -1 for all) as the entries come, until the terminal one.
 
-        `take`: see `Log.read`. What it takes is not yielded.
+        `taker`: see `Log.read`. What it takes is not yielded.
 
         While it is iterated it counts as a reader: when the last one leaves, the disconnect grace begins.
         `resumable`: whether this reader could come back; for one that cannot, there is no grace.
 
         Raises ChatError when the log can be read no further from here: a last event under no number.
         """
-
-        def taken(entries: Sequence[bytes]) -> bool:
-            nonlocal after
-            if take is None or not take(entries):
-                return False
-            after += len(entries)
-            return True
-
         with self._reading(stream, resumable), stream.reading():
-            while entries := await stream.read(after, taken):
+            while entries := await stream.read(after, taker):
+                after = stream.length - 1
                 yield entries
-                after += len(entries)
 
     async def stop(self, stream_id: str, owner: str) -> None:
         """End an answer for all its readers and close its call; idempotent. Raises StreamNotFound."""
@@ -218,7 +210,7 @@ class Relay:
     async def _pump(self, answer: Answer) -> None:
         """Carry one answer from upstream into its log."""
         try:
-            async with Patience(self._timing) as answer.patience:
+            async with Patience(self._timing, answer):
                 await self._upstream.answer(answer.question, answer)
         except ChatError as exc:
             await self._fail(answer, exc)

@@ -98,6 +98,20 @@ async def read_all(log: Log, after: int = -1) -> list[bytes]:
     return found
 
 
+class Taking:
+    """A taker that keeps what it takes, up to a word."""
+
+    def __init__(self, until: str | None = None) -> None:
+        self.taken: list[bytes] = []
+        self._until = until
+
+    def take(self, entries: Sequence[bytes]) -> bool:
+        if self._until in contents(entries):
+            return False
+        self.taken.extend(entries)
+        return True
+
+
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until it holds; the test's own limit bounds it."""
     while not await condition():  # noqa: ASYNC110 - what it asks is another process's
@@ -167,24 +181,18 @@ async def test_a_waiting_reader_is_offered_what_comes_and_returns_with_what_it_d
     log.append(deltas("before"))
 
     async def read(source: Store) -> tuple[list[str], list[str]]:
-        taken: list[bytes] = []
-
-        def take(entries: Sequence[bytes]) -> bool:
-            if "no more" in contents(entries):
-                return False
-            taken.extend(entries)
-            return True
-
+        taker = Taking(until="no more")
         reader = await source.open(log.id)
         with reader.reading():
-            returned = await reader.read(0, take)
-        assert [*taken, *returned] == (await read_all(reader, 0))[: len(taken) + len(returned)]
-        return contents(taken), contents(returned)
+            returned = await reader.read(0, taker)
+            assert 1 + len(taker.taken) + len(returned) == reader.length
+        assert [*taker.taken, *returned] == (await read_all(reader, 0))[: len(taker.taken) + len(returned)]
+        return contents(taker.taken), contents(returned)
 
     reading = [asyncio.create_task(read(source)) for source in (store, elsewhere)]
     for word in ("one", "two", "no more"):
         await asyncio.sleep(0.1)
-        log.append(deltas(word))
+        log.append_entry(msgspec.json.encode(Delta(word)))
     await asyncio.sleep(0.1)
     log.append([*deltas("later"), Done(finish_reason="stop")])
     for task in reading:
@@ -194,8 +202,7 @@ async def test_a_waiting_reader_is_offered_what_comes_and_returns_with_what_it_d
 async def test_the_end_of_a_log_is_returned_and_never_taken(store: Store, elsewhere: Store) -> None:
     log = await create(store)
     waiting = [
-        asyncio.create_task((await source.open(log.id)).read(-1, lambda _: True))
-        for source in (store, elsewhere)
+        asyncio.create_task((await source.open(log.id)).read(-1, Taking())) for source in (store, elsewhere)
     ]
     await asyncio.sleep(0)
     log.append(deltas("taken"))
@@ -203,6 +210,31 @@ async def test_the_end_of_a_log_is_returned_and_never_taken(store: Store, elsewh
     log.append([*deltas("last"), Done(finish_reason="stop")])
     for task in waiting:
         assert (await task)[-1] == (await read_all(log))[-1]
+
+
+async def test_an_entry_is_appended_as_its_event_is(store: Store, elsewhere: Store) -> None:
+    log = await create(store)
+    waiting = [asyncio.create_task(read_all(await source.open(log.id))) for source in (store, elsewhere)]
+    assert log.append(deltas("a"))
+    assert log.append_entry(msgspec.json.encode(Delta("b")))
+    assert log.append([Done(finish_reason="stop")])
+    size = log.size
+    assert not log.append_entry(msgspec.json.encode(Delta("never")))
+    for task in waiting:
+        assert contents(entries := await task) == ["a", "b"]
+        assert sum(map(len, entries)) == size == log.size
+    assert not (await elsewhere.open(log.id)).append_entry(b"{}")
+
+
+async def test_a_reader_ahead_of_the_log_waits_until_it_is_reached(store: Store, elsewhere: Store) -> None:
+    log = await create(store)
+    waiting = [asyncio.create_task((await source.open(log.id)).read(1)) for source in (store, elsewhere)]
+    for word in ("a", "b", "c"):
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in waiting)
+        log.append(deltas(word))
+    for task in waiting:
+        assert contents(await task) == ["c"]
 
 
 async def test_the_first_terminal_event_is_the_last_entry(store: Store, elsewhere: Store) -> None:

@@ -48,6 +48,13 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+DELTAS = (
+    *(Wire(CHUNKED + chunk(HI)), Pause(0.02)),
+    *(Wire(chunk(HI)), Pause(0.02)),
+    *(Wire(chunk(HI)), Pause(0.02)),
+)
+
+
 def outcome(response: httpx2.Response) -> tuple[str, str]:
     """Tell the text, and how it ended: the finish reason, or the error's code."""
     if response.status_code != 200:
@@ -99,6 +106,19 @@ WIRES: dict[str, tuple[tuple[Step, ...], tuple[str, str]]] = {
     "a chunk longer than it says": (
         (Wire(CHUNKED + chunk(HI) + b"3\r\n" + STOP), Silence()),
         ("Hi", "upstream_protocol_error"),
+    ),
+    "a chunk for each delta": ((*DELTAS, Wire(chunk(STOP)), Wire(b"0\r\n\r\n"), Cut()), ("HiHiHi", "stop")),
+    "a chunk for each delta, and nonsense behind": (
+        (*DELTAS, Wire(b"zz\r\n" + HI + b"\r\n"), Silence()),
+        ("HiHiHi", "upstream_protocol_error"),
+    ),
+    "a chunk for each delta, cut within one": (
+        (*DELTAS, Wire(chunk(HI)[:-20]), Cut()),
+        ("HiHiHi", "upstream_protocol_error"),
+    ),
+    "a chunk for each delta, one in two pieces": (
+        (*DELTAS, Wire(chunk(HI)[:20]), Pause(0.02), Wire(chunk(HI)[20:] + chunk(STOP)), Cut()),
+        ("HiHiHiHi", "stop"),
     ),
     "no HTTP": ((Wire(b"220 mail.example ESMTP\r\n"), Silence()), ("", "service_unavailable_error")),
     "an endless head": (

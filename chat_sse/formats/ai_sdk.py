@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from chat_sse.events import Delta, Done, Event, Failure, Reasoning, Start, Usage, decode_event
 from chat_sse.formats.base import Delivery, Reading
-from chat_sse.formats.sse import EventStream
+from chat_sse.formats.sse import Encoder, EventStream
 
 HEADERS = ((b"x-vercel-ai-ui-message-stream", b"v1"),)
 
@@ -43,7 +43,7 @@ Part = Literal["text", "reasoning"]
 _encode = msgspec.json.Encoder().encode
 
 
-class UiMessageEncoder:
+class UiMessageEncoder(Encoder):
     """Encode one answer's entries, from the first one on. It remembers which part of the message is open."""
 
     def __init__(self) -> None:

@@ -1,11 +1,13 @@
 """A client that is being answered: watched for its leaving, kept warm by heartbeats, cut off when it stalls.
 
 sse-starlette does the same with four tasks, a lock, and a cancel scope for each send. Here it is the
-request's own task, one task that listens for the client's leaving, and one timer that no send has to move.
+request's own task, and one timer that no send has to move. Only where the server does not tell of a client's
+leaving by itself, a second task listens for it.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -15,14 +17,23 @@ log = logging.getLogger(__name__)
 
 
 class BodyWriter(Protocol):
-    """Writes to a response's body without a coroutine. The server's, where it has one."""
+    """Writes to a body without a coroutine, and knows of its client. The server's, where it has one."""
 
-    def can_write(self) -> bool:
-        """Whether the body has begun, has not ended, and its client takes it fast enough."""
+    is_ready: bool
+    """Whether the body has begun, has not ended, and its client takes it fast enough."""
+    is_gone: bool
+    """Whether the client has left."""
+    on_leave: Callable[[], object] | None
+    """Called when it does."""
+    pushed_at: float
+    """When `push` was last called, on the loop's clock; 0 for never."""
+
+    def review(self) -> None:
+        """See whether it is ready. To be called once, after the head: later changes it notices itself."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Write some of the body. Only where `can_write`."""
+    def push(self, data: bytes) -> None:
+        """Write some of the body. Only where it `is_ready`, and while no send is awaited."""
         ...
 
     def backlog(self) -> int:
@@ -31,12 +42,16 @@ class BodyWriter(Protocol):
 
 
 class _NoWriter:
-    """A server that only knows ASGI."""
+    """A server that only knows ASGI: its `receive` tells that the client has left."""
 
-    def can_write(self) -> bool:
-        return False
+    is_ready = is_gone = False
+    on_leave: Callable[[], object] | None = None
+    pushed_at = 0.0
 
-    def write(self, data: bytes) -> None:
+    def review(self) -> None:
+        pass
+
+    def push(self, data: bytes) -> None:
         raise NotImplementedError
 
     def backlog(self) -> int:
@@ -68,8 +83,8 @@ class Presence:
         # the body goes straight to the server, where the outermost one has left its `send`.
         state = scope.get("state", {})
         self._send_body: Send = state.get("server_send", send)
-        self._writer: BodyWriter = state.get("body_writer") or _NoWriter()
-        self.can_push = self._writer.can_write
+        self.writer: BodyWriter = state.get("body_writer") or _NoWriter()
+        self._listener: asyncio.Task[None] | None = None
         self._stream_id = stream_id
         self._send_timeout = send_timeout_seconds
         # Without heartbeats the timer still looks for a stalled send.
@@ -84,7 +99,12 @@ class Presence:
 
     async def __aenter__(self) -> "Presence":
         await self._scope.__aenter__()
-        self._listener = self._loop.create_task(self._listen())
+        if isinstance(self.writer, _NoWriter):
+            self._listener = self._loop.create_task(self._listen())
+        elif self.writer.is_gone:
+            self._leave()
+        else:
+            self.writer.on_leave = self._leave
         self._tick()
         return self
 
@@ -92,7 +112,9 @@ class Presence:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         self._timer.cancel()
-        self._listener.cancel()
+        self.writer.on_leave = None
+        if self._listener is not None:
+            self._listener.cancel()
         if self._beat is not None:
             self._beat.cancel()
         try:
@@ -106,15 +128,11 @@ class Presence:
     async def begin(self, head: Message) -> None:
         """Send the response's head."""
         await self._take(self._send, head)
+        self.writer.review()
 
     async def send(self, data: bytes) -> None:
         """Send some of the body, waiting until the client has taken enough of what was sent before."""
         await self._take(self._send_body, {"type": "http.response.body", "body": data, "more_body": True})
-
-    def push(self, data: bytes) -> None:
-        """Send some of the body now. Only where `can_push()`, and not while one of the others is awaited."""
-        self._sent_at = self._loop.time()
-        self._writer.write(data)
 
     async def last(self, data: bytes) -> None:
         """Send the rest of the body, and its end; no heartbeat may follow it."""
@@ -126,7 +144,7 @@ class Presence:
         self._sending = True
         await send(message)
         self._sending = False
-        self._backlog = self._writer.backlog()
+        self._backlog = self.writer.backlog()
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -136,8 +154,9 @@ class Presence:
     def _tick(self) -> None:
         """See whether anything is due, and come back when something may be."""
         now = self._loop.time()
+        self._sent_at = max(self._sent_at, self.writer.pushed_at)
         # A send returns when its bytes are waiting, however many: that it has does not mean they are taken.
-        backlog = self._writer.backlog()
+        backlog = self.writer.backlog()
         if backlog < self._backlog:
             self._sent_at = now  # some were, if slowly
         self._backlog = backlog

@@ -7,7 +7,6 @@ after a cut before the data it would resume behind one that it never had.
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Protocol
 
 import msgspec
 from sse_starlette import EventSourceResponse
@@ -15,9 +14,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from chat_sse.errors import ChatError
-from chat_sse.events import Take, failure, is_terminal
+from chat_sse.events import failure, is_terminal
 from chat_sse.formats.base import Delivery, Reading
-from chat_sse.formats.presence import Presence
+from chat_sse.formats.presence import BodyWriter, Presence
 
 # How long EventSource waits before it reconnects. It rides on the first event: on a block of its own it would
 # make an empty event in some clients.
@@ -27,8 +26,35 @@ RETRY = b"retry: 2000\n"
 HEARTBEAT = b": hb\n"
 
 
-class SseEncoder:
+class Encoder:
+    """Encodes one reading, batch by batch in the log's order, and is the taker of what comes meanwhile."""
+
+    __slots__ = ("writer",)
+
+    writer: BodyWriter
+    """Where that goes; to be set before."""
+
+    def encode(self, entries: Sequence[bytes]) -> bytes:
+        """Encode consecutive entries as one piece for one write."""
+        raise NotImplementedError
+
+    def encode_fault(self, event: bytes) -> bytes:
+        """Encode the error with which this reading alone ends: the log goes on without it."""
+        raise NotImplementedError
+
+    def take(self, entries: Sequence[bytes]) -> bool:
+        """Send entries as they come, without waking the request's task, while the client keeps up."""
+        writer = self.writer
+        if not writer.is_ready:
+            return False
+        writer.push(self.encode(entries))
+        return True
+
+
+class SseEncoder(Encoder):
     """Encodes one reading's entries, from its first one on."""
+
+    __slots__ = ("_id", "_next")
 
     def __init__(self, stream_id: str, first: int) -> None:
         self._id = f"\nid: {stream_id}.".encode()
@@ -61,18 +87,6 @@ HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-
-
-class Encoder(Protocol):
-    """Encodes one reading, batch by batch in the log's order."""
-
-    def encode(self, entries: Sequence[bytes]) -> bytes:
-        """Encode consecutive entries as one piece for one write."""
-        ...
-
-    def encode_fault(self, event: bytes) -> bytes:
-        """Encode the error with which this reading alone ends: the log goes on without it."""
-        ...
 
 
 class EventStream(EventSourceResponse):
@@ -117,8 +131,9 @@ class EventStream(EventSourceResponse):
                 heartbeat_seconds=self._delivery.heartbeat_seconds,
                 heartbeat=HEARTBEAT,
             ) as client,
-            aclosing(self._reading.follow(self._pushing(client))) as batches,
+            aclosing(self._reading.follow(self._encoder)) as batches,
         ):
+            self._encoder.writer = client.writer
             await client.begin(head)
             try:
                 async for entries in batches:
@@ -129,18 +144,6 @@ class EventStream(EventSourceResponse):
             except ChatError as exc:
                 event = msgspec.json.encode(failure(exc, self._reading.request_id))
                 await client.last(self._encoder.encode_fault(event))
-
-    def _pushing(self, client: Presence) -> Take:
-        """Send what comes as it comes, without waking the request's task, while the client keeps up."""
-        encode, can_push, push = self._encoder.encode, client.can_push, client.push
-
-        def take(entries: Sequence[bytes]) -> bool:
-            if not can_push():
-                return False
-            push(encode(entries))
-            return True
-
-        return take
 
 
 class SseFormat:

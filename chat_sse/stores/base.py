@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from chat_sse.errors import ChatError
-from chat_sse.events import Event, Take, Terminal
+from chat_sse.events import Event, Taker, Terminal
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +50,11 @@ class Log(Protocol):
         """Bytes of all entries."""
         ...
 
+    @property
+    def length(self) -> int:
+        """How many entries there are, as far as this handle has seen."""
+        ...
+
     def append(self, events: Sequence[Event]) -> bool:
         """Append in order, never waiting. False when the log was sealed before, or has another producer:
         nothing was appended.
@@ -58,20 +63,24 @@ class Log(Protocol):
         """
         ...
 
+    def append_entry(self, entry: bytes) -> bool:
+        """Append one event that is an entry already, and not a terminal one; else as `append`."""
+        ...
+
     async def extent(self) -> tuple[int, bool]:
         """Tell how many entries there are, and whether the last one is terminal."""
         ...
 
-    async def read(self, after: int, take: Take | None = None) -> Sequence[bytes]:
+    async def read(self, after: int, taker: Taker | None = None) -> Sequence[bytes]:
         """Read the entries after a cursor, waiting until there is one.
 
         `after`: the last sequence number seen, exclusive; -1 reads from the start. Returns consecutive
-        entries, the first numbered `after + 1`; or nothing, once the log is sealed and was read to its end.
-        Cancelling it loses nothing. A reader that waits costs no timer and no task.
+        entries up to `length`; or nothing, once the log is sealed and was read to its end. Cancelling it
+        loses nothing. A reader that waits costs no timer and no task.
 
-        `take`: is offered what comes while this waits, all that is new each time. The wait goes on as long as
-        it takes that, so no task is woken; what it does not take is returned, and so is the log's end, with
-        what comes in one append with it.
+        `taker`: is offered what comes while this waits, all that is new each time. The wait goes on as long
+        as it takes that, so no task is woken; what it does not take is returned, and so is the log's end,
+        with what comes in one append with it.
 
         Raises ChatError when the log can be read no further from here, such as StoreUnavailable when it is
         kept elsewhere and out of reach; what was read before remains true, and can be resumed from.

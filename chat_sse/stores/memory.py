@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from chat_sse.errors import ChatError, KeyReused, StreamNotFound
-from chat_sse.events import Done, Event, Failure, Take, Terminal
+from chat_sse.events import Done, Event, Failure, Taker, Terminal
 from chat_sse.stores.base import Log, Ticket
 
 _encode = msgspec.json.Encoder().encode
@@ -22,12 +22,20 @@ def _nobody() -> None:
 class _Waiting:
     """A reader that has read all there is: woken by the next append, unless it takes what that brings."""
 
-    __slots__ = ("first", "take", "woken")
+    __slots__ = ("first", "taker", "woken")
 
-    def __init__(self, first: int, take: Take | None) -> None:
-        self.first = first
-        self.take = take
+    def __init__(self, taker: Taker | None) -> None:
+        self.taker = taker
+        self.first: int | None = None
+        """The first entry that it has not taken, once there is one."""
         self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self, first: int) -> None:
+        """Have its task read on from an entry. The first call counts."""
+        if self.first is None:
+            self.taker, self.first = None, first
+            if not self.woken.done():  # cancelled
+                self.woken.set_result(None)
 
 
 class MemoryLog:
@@ -41,7 +49,7 @@ class MemoryLog:
         self.sealed = False
         self.size = 0
         self._entries: list[bytes] = []
-        self._waiting: set[_Waiting] = set()
+        self._waiting: list[_Waiting] = []
         self._on_seal = on_seal
         self.on_stop: Callable[[], object] = _nobody
 
@@ -49,6 +57,7 @@ class MemoryLog:
         """Append, as `Log.append` promises."""
         if self.sealed:
             return False
+        first = len(self._entries)
         for event in events:
             entry = _encode(event)
             self._entries.append(entry)
@@ -57,7 +66,18 @@ class MemoryLog:
                 self.sealed = True
                 self._on_seal(self)
                 break
-        self._wake()
+        self._offer(first)
+        return True
+
+    def append_entry(self, entry: bytes) -> bool:
+        """Append, as `Log.append_entry` promises."""
+        if self.sealed:
+            return False
+        entries = self._entries
+        first = len(entries)
+        entries.append(entry)
+        self.size += len(entry)
+        self._offer(first)
         return True
 
     @property
@@ -80,29 +100,26 @@ class MemoryLog:
         """Tell, as `Log.extent` promises."""
         return len(self._entries), self.sealed
 
-    async def read(self, after: int, take: Take | None = None) -> Sequence[bytes]:
+    async def read(self, after: int, taker: Taker | None = None) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""
         first = after + 1
-        if first >= len(self._entries) and not self.sealed:
-            waiting = _Waiting(first, take)
-            self._waiting.add(waiting)
+        while first >= len(self._entries) and not self.sealed:
+            waiting = _Waiting(taker if first == len(self._entries) else None)
+            self._waiting.append(waiting)
             try:
                 await waiting.woken
             finally:
-                self._waiting.discard(waiting)
-            first = waiting.first
+                self._waiting.remove(waiting)
+            first = max(first, waiting.first or 0)
         return self._entries[first:]
 
-    def _wake(self) -> None:
-        length = len(self._entries)
+    def _offer(self, first: int) -> None:
+        """Offer what is new, from an entry on, to those who wait; the end wakes them all."""
+        entries = self._entries[first:]
         for waiting in self._waiting:
-            if waiting.woken.done() or (waiting.first >= length and not self.sealed):
-                continue
-            take = None if self.sealed else waiting.take
-            if take is not None and take(self._entries[waiting.first :]):
-                waiting.first = length
-            else:
-                waiting.woken.set_result(None)
+            taker = waiting.taker
+            if taker is None or self.sealed or not taker.take(entries):
+                waiting.wake(first)
 
 
 class MemoryStore:

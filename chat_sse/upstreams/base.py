@@ -20,6 +20,10 @@ class Listener(Protocol):
         """Upstream has said something: what arrived together, in order, never nothing."""
         ...
 
+    def heard_entry(self, entry: bytes) -> None:
+        """Upstream has gone on with one more delta, which is a log's entry already; never the first."""
+        ...
+
 
 class Upstream(Protocol):
     """A language model that can be asked. Nothing is asked of it before `answer` is called."""

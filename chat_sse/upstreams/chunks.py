@@ -58,6 +58,11 @@ class EventSplitter:
     def __init__(self) -> None:
         self._rest = b""
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether an event has just ended, and none has begun."""
+        return not self._rest
+
     def feed(self, data: bytes) -> Iterable[bytes]:
         """Give the data of each event that `data` completes. Raises UpstreamProtocol for an endless one."""
         if (
@@ -116,6 +121,16 @@ class ChunkDecoder:
         self.finish_reason: str | None = None
         self._usage: Usage | None = None
         self._splitter = EventSplitter()
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the next bytes begin an event, and events are still taken."""
+        return self._splitter.is_at_rest and not self.finished and self.fault is None
+
+    @property
+    def is_as_new(self) -> bool:
+        """Whether it would go on like one that has been fed nothing."""
+        return self.is_at_rest and self.finish_reason is None and self._usage is None
 
     def feed(self, data: bytes) -> list[UpstreamEvent]:
         """Decode what arrived. Ends with Done once upstream said `[DONE]`."""

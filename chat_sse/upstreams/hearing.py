@@ -1,14 +1,18 @@
 """One answer being heard: its bytes on their way to the listener, and the verdict on how they ended."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from chat_sse.errors import UpstreamProtocol
-from chat_sse.upstreams.base import Listener
+from chat_sse.events import Done
+from chat_sse.upstreams.base import Listener, UpstreamEvent
 from chat_sse.upstreams.chunks import ChunkDecoder
+from chat_sse.upstreams.template import Template, learn
 
 # After a finish_reason only usage and [DONE] are missing: some servers never send them, and a reader waits.
 TAIL_SECONDS = 5.0
+# How many templates an answer may learn that no delta is like.
+LESSONS = 8
 
 
 class Hearing:
@@ -18,12 +22,15 @@ class Hearing:
     raises UpstreamError for any other end, after all events that came before it, or what the listener raised.
     """
 
-    __slots__ = ("_decoder", "_listener", "_tail", "over")
+    __slots__ = ("_decoder", "_lessons", "_listener", "_tail", "_template", "_usable", "over")
 
     def __init__(self, listener: Listener) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._decoder = ChunkDecoder()
         self._listener = listener
+        self._template: Template | None = None
+        self._usable: Template | None = None  # the same, but only while the next bytes begin an event
+        self._lessons = LESSONS
         self._tail: asyncio.TimerHandle | None = None
 
     def accept(self, headers: Mapping[str, str]) -> None:
@@ -36,15 +43,25 @@ class Hearing:
 
     def data(self, data: bytes) -> None:
         """Take bytes as they arrived. What comes after the end is let pass."""
+        usable = self._usable
+        if usable is not None and (entry := usable.entry(data)):
+            try:
+                self._listener.heard_entry(entry)
+            except Exception as exc:  # noqa: BLE001 - as above
+                self.settle(exc)
+        elif not self.over.done():
+            self._decode(data)
+
+    def _decode(self, data: bytes) -> None:
         decoder = self._decoder
-        if self.over.done():
-            return
         try:
             if events := decoder.feed(data):
                 self._listener.heard(events)
+                self._learn(data, events)
         except Exception as exc:  # noqa: BLE001 - as above
             self.settle(exc)
             return
+        self._usable = self._template if decoder.is_at_rest else None
         if decoder.finish_reason or decoder.fault or decoder.finished:
             self._judge()
 
@@ -63,6 +80,16 @@ class Hearing:
             fault = UpstreamProtocol("the connection to upstream broke before the answer was complete")
         self.settle(fault)
 
+    def _learn(self, data: bytes, events: Sequence[UpstreamEvent]) -> None:
+        """Learn from a lone delta, unless lessons have been in vain: each costs as much as some deltas."""
+        if len(events) != 1 or isinstance(events[0], Done):
+            return
+        if self._template is not None and self._template.served:
+            self._lessons = LESSONS
+        if self._lessons > 0:
+            self._lessons -= 1
+            self._template = learn(data, events[0], self._template) or self._template
+
     def _judge(self) -> None:
         decoder = self._decoder
         if decoder.finished or decoder.fault:
@@ -74,6 +101,7 @@ class Hearing:
         """End it: well, or with a fault. The first end counts."""
         if self._tail is not None:
             self._tail.cancel()
+        self._usable = None
         if self.over.done():
             return
         if fault is None:

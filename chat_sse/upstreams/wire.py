@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import aiohappyeyeballs
@@ -24,17 +25,23 @@ ADDRESS_SECONDS = 10.0
 HAPPY_EYEBALLS_SECONDS = 0.25
 # When all has been said, the reply's end is still to come; then the connection can be used again.
 EOF_SECONDS = 1.0
+# Deltas are alike in their length.
+REMEMBERED_SIZES = 1024
+
+
+class Body(Protocol):
+    """Takes a reply's body. Must not raise."""
+
+    def data(self, data: bytes) -> None:
+        """Take what has arrived of it, without its chunked coding."""
+        ...
 
 
 class Receiver(Protocol):
     """Takes one reply. Its methods must not raise; after `end` none is called."""
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take the head. Names are in lower case."""
-        ...
-
-    def data(self, data: bytes) -> None:
-        """Take what has arrived of the body, without its chunked coding."""
+    def begin(self, status: int, headers: Mapping[str, str]) -> Body:
+        """Take the head, and say who takes the body. Names are in lower case."""
         ...
 
     def end(self, *, lost: bool) -> None:
@@ -45,8 +52,9 @@ class Receiver(Protocol):
 class _Nobody:
     """Takes what comes after all has been said."""
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+    def begin(self, status: int, headers: Mapping[str, str]) -> Body:  # noqa: ARG002 - the protocol's
         """Let it pass."""
+        return self
 
     def data(self, data: bytes) -> None:
         """Let it pass."""
@@ -62,6 +70,8 @@ class Connection(asyncio.Protocol):
     """One connection, which carries one request at a time."""
 
     __slots__ = (
+        "_between_chunks",
+        "_body",
         "_complete",
         "_delimited",
         "_head_bytes",
@@ -81,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._receiver: Receiver | None = None
+        self._body: Body = NOBODY
         self._timer: asyncio.TimerHandle | None = None
         self._headers: dict[str, str] | None  # None once they are complete
         self._expect_head()
@@ -94,7 +105,7 @@ class Connection(asyncio.Protocol):
         """Be done with a request. `said`: nothing is missing but the reply's end; else it is cut off."""
         if self._receiver is not receiver:  # the reply has ended, and the connection may carry another's
             return
-        self._receiver = NOBODY
+        self._receiver = self._body = NOBODY
         if said:
             self._timer = self._wire.loop.call_later(EOF_SECONDS, self.close)
         else:
@@ -119,6 +130,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
+        if self._between_chunks and (chunk := whole_chunk(data)):
+            self._body.data(chunk)
+            return
         if self._receiver is None:  # nobody has asked
             self.close()
             return
@@ -159,7 +173,13 @@ class Connection(asyncio.Protocol):
         self._headers = None
         self._delimited = "content-length" in headers or "transfer-encoding" in headers
         if self._receiver is not None:
-            self._receiver.begin(status, headers)
+            self._body = self._receiver.begin(status, headers)
+
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
 
     def on_body(self, data: bytes) -> None:
         self._parts.append(data)
@@ -175,13 +195,12 @@ class Connection(asyncio.Protocol):
     def _expect_head(self) -> None:
         self._headers = {}
         self._head_bytes = 0
-        self._delimited = self._complete = self._reusable = self._surplus = False
+        self._delimited = self._complete = self._reusable = self._surplus = self._between_chunks = False
 
     def _deliver(self) -> None:
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
-        if self._receiver is not None:
-            self._receiver.data(data)
+        self._body.data(data)
 
     def _finish(self) -> None:
         reusable = self._reusable and not self._surplus
@@ -200,7 +219,7 @@ class Connection(asyncio.Protocol):
         self.close()
 
     def _end(self, *, lost: bool) -> None:
-        receiver, self._receiver = self._receiver, None
+        receiver, self._receiver, self._body = self._receiver, None, NOBODY
         if receiver is not None:
             receiver.end(lost=lost)
 
@@ -208,6 +227,29 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def whole_chunk(data: bytes) -> bytes:
+    """Give the content of what is one chunk and no more, or b"". Source: RFC 9112, 7.1.
+
+    Upstreams send a delta as one chunk in one piece. The parser would need half a dozen calls for it.
+    """
+    line = _size_line(len(data))
+    if not line or not data.endswith(b"\r\n"):
+        return b""
+    if not data.startswith(line) and data[: len(line)].lower() != line:
+        return b""
+    return data[len(line) : -2]
+
+
+@lru_cache(REMEMBERED_SIZES)
+def _size_line(length: int) -> bytes:
+    """Give the line with which one chunk of so many bytes in all begins, or b"" where there is none."""
+    for digits in range(1, 9):
+        size = length - digits - 4
+        if size > 0 and len(line := b"%x\r\n" % size) == digits + 2:
+            return line
+    return b""
 
 
 class Wire:

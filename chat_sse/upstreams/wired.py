@@ -8,7 +8,7 @@ from chat_sse.errors import UpstreamUnavailable
 from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.hearing import Hearing
 from chat_sse.upstreams.sdk import NextAttempt
-from chat_sse.upstreams.wire import Wire
+from chat_sse.upstreams.wire import Body, Wire
 
 OK = 200
 REDIRECTS = range(300, 400)
@@ -79,15 +79,15 @@ class _Reply:
         self._status = 0
         self._refused = b""
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+    def begin(self, status: int, headers: Mapping[str, str]) -> Body:
         self._status, self._headers = status, headers
-        if status == OK:
-            self.hearing.accept(headers)
+        if status != OK:
+            return self
+        self.hearing.accept(headers)
+        return self.hearing
 
     def data(self, data: bytes) -> None:
-        if self._status == OK:
-            self.hearing.data(data)
-        elif len(self._refused) < MAX_REFUSAL_BYTES:
+        if len(self._refused) < MAX_REFUSAL_BYTES:
             self._refused += data
 
     def end(self, *, lost: bool) -> None:

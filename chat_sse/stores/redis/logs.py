@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from chat_sse.errors import ChatError
-from chat_sse.events import Event, Take, Terminal
+from chat_sse.events import Event, Taker, Terminal
 from chat_sse.stores.base import Ticket
 from chat_sse.stores.memory import MemoryLog
 
@@ -62,6 +62,13 @@ class ProducedLog(MemoryLog):
             self._note(self)
         return appended
 
+    def append_entry(self, entry: bytes) -> bool:
+        """Append, as `Log.append_entry` promises."""
+        appended = super().append_entry(entry)
+        if appended:
+            self._note(self)
+        return appended
+
     def obey(self, entry: bytes) -> None:
         """End as another process has asked for."""
         if not self.sealed:
@@ -96,14 +103,18 @@ class MirroredLog(MemoryLog):
         """Refuse."""
         return False
 
+    def append_entry(self, entry: bytes) -> bool:  # noqa: ARG002 - the protocol's
+        """Refuse."""
+        return False
+
     async def extent(self) -> tuple[int, bool]:
         """Ask Redis, as `Log.extent` promises."""
         return await self._readers.extent(self.id)
 
-    async def read(self, after: int, take: Take | None = None) -> Sequence[bytes]:
+    async def read(self, after: int, taker: Taker | None = None) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""
         with self.reading():
-            entries = await super().read(after, take)
+            entries = await super().read(after, taker)
         if not entries and self.fault:
             raise self.fault
         return entries
@@ -123,14 +134,15 @@ class MirroredLog(MemoryLog):
 
     def extend(self, entries: Sequence[bytes]) -> None:
         """Take entries that were fetched."""
+        first = len(self._entries)
         self._entries.extend(entries)
         self.size += sum(map(len, entries))
         self.sealed = self._entries[-1].startswith(TERMINAL)
-        self._wake()
+        self._offer(first)
 
     def fail(self, error: ChatError) -> None:
         """Tell all readers that no more can be read from here."""
         if not self.sealed:
             self.fault = error
             self.sealed = True
-            self._wake()
+            self._offer(len(self._entries))

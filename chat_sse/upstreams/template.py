@@ -1,0 +1,133 @@
+"""What the chunks of one answer have in common, so that most of them need no parsing. Pure: no I/O, no clock.
+
+A model's chunks differ in the delta's text and in nothing else, but for padding that no client reads
+(OpenAI's `obfuscation`). So one is decoded, and what later stands between the same bytes is known to be a
+delta's text: JSON has no other way to read it as long as it holds no quote, escape or control character.
+Whatever is not like that goes the decoder's way, and the decoder itself vouches for each template.
+"""
+
+import msgspec
+
+from chat_sse.events import Delta, Reasoning, entry_around
+from chat_sse.upstreams.chunks import ChunkDecoder
+
+# What stands for itself in a JSON string (RFC 8259, 7), and what of that is ASCII.
+_PLAIN_ASCII = bytes(byte for byte in range(0x20, 0x80) if byte not in b'"\\')
+_PLAIN = _PLAIN_ASCII + bytes(range(0x80, 0x100))
+# Put where a text and a padding were, to see what the decoder makes of it.
+_TEXT, _PADDING = "~text~", b"~padding~"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Template:
+    """An event's bytes before a delta's text, and those after it."""
+
+    __slots__ = ("_after", "_before", "_end", "_form", "_start", "kind", "served")
+
+    def __init__(self, kind: type[Delta | Reasoning], before: bytes, after: bytes) -> None:
+        self.kind, self._form = kind, entry_around(kind)
+        self._before, self._after = before, after
+        self._start, self._end = len(before), -len(after)
+        self.served = False
+        """Whether any event was like it."""
+
+    def entry(self, data: bytes) -> bytes | None:
+        """Give the log's entry for an event's bytes; None when they are not like the template's."""
+        if not (data.startswith(self._before) and data.endswith(self._after)):
+            return None
+        text = data[self._start : self._end]
+        if not text or (text.translate(None, _PLAIN_ASCII) and not _is_plain(text)):
+            return None
+        self.served = True
+        return self._form % text
+
+    def filled(self) -> bytes:
+        """Give an event that is like it."""
+        return b"".join((self._before, _TEXT.encode(), self._after))
+
+    def padded(self, other: "Template") -> "Template | None":
+        """Take the string behind the text that differs from another one's for padding, if there is one."""
+        if (other.kind, other._before) != (self.kind, self._before):  # noqa: SLF001 - its own kind
+            return None
+        mine, others = self._after, other._after  # noqa: SLF001
+        same = _common(mine, others)
+        end = mine[len(mine) - _common(mine[same:][::-1], others[same:][::-1]) :]
+        middle, end = mine[: mine.rfind(b'"', 0, same) + 1], end[end.find(b'"') :]
+        if not middle.endswith(b':"') or not end.startswith(b'"'):
+            return None
+        return PaddedTemplate(self.kind, self._before, middle, end)
+
+
+class PaddedTemplate(Template):
+    """The same with the padding in a string of its own behind the text."""
+
+    __slots__ = ("_middle",)
+
+    def __init__(self, kind: type[Delta | Reasoning], before: bytes, middle: bytes, after: bytes) -> None:
+        """`middle`: from the text's quote to that before the padding; `after`: from the quote behind it."""
+        super().__init__(kind, before, after)
+        self._middle = middle
+
+    def entry(self, data: bytes) -> bytes | None:
+        """Give it, as `Template.entry` does."""
+        end = data.find(b'"', self._start)
+        behind = end + len(self._middle)
+        if not (
+            data.startswith(self._before)
+            and data.startswith(self._middle, end)
+            and data.endswith(self._after, behind)
+        ):
+            return None
+        text, padding = data[self._start : end], data[behind : self._end]
+        if not text or not (_is_plain(text) and _is_plain(padding)):
+            return None
+        self.served = True
+        return self._form % text
+
+    def filled(self) -> bytes:
+        """Give an event that is like it."""
+        return b"".join((self._before, _TEXT.encode(), self._middle, _PADDING, self._after))
+
+    def padded(self, other: Template) -> None:
+        """Give none: it is."""
+
+
+def learn(data: bytes, event: Delta | Reasoning, known: Template | None) -> Template | None:
+    """Make a template of an event's bytes and what they were decoded to; None where they make none.
+
+    `known`: an earlier one, which they were not like.
+    """
+    quoted = _encode(event.content)
+    before, found, after = data.partition(quoted)
+    if not found or b"\n" in before or not _is_plain(quoted[1:-1]):  # the first comes behind others' lines
+        return None
+    template = Template(type(event), before + b'"', b'"' + after)
+    for one in (known and template.padded(known), template):
+        if one and _is_vouched_for(one):
+            return one
+    return None
+
+
+def _is_vouched_for(template: Template) -> bool:
+    """Ask the decoder: whether the text is all that there is in such an event."""
+    decoder = ChunkDecoder()
+    return decoder.feed(template.filled()) == [template.kind(_TEXT)] and decoder.is_as_new
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """Count the bytes with which both begin."""
+    shorter = min(len(one), len(other))
+    return next((place for place in range(shorter) if one[place] != other[place]), shorter)
+
+
+def _is_plain(text: bytes) -> bool:
+    """Tell whether a text stands for itself in a JSON string."""
+    if text.translate(None, _PLAIN):
+        return False
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
