@@ -14,7 +14,6 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
@@ -30,6 +29,7 @@ from chat_sse.errors import (
     Overloaded,
     RequestTimeout,
 )
+from chat_sse.writer import ResponseWriter
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._offers_upgrade = False
         self._fault: ChatError | None = None
         self._deaf = False
-        self._writer: _ResponseWriter | None = None
+        self._writer: ResponseWriter | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -130,7 +130,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise self._fault
         if not self._offers_upgrade:
             super().on_headers_complete()
-            self._writer = _ResponseWriter(self.cycle, self.loop)
+            self._writer = ResponseWriter(self.cycle, self.loop)
             self.cycle.transport = cast("asyncio.Transport", self._writer)
             self.scope["state"]["body_writer"] = self._writer
 
@@ -238,76 +238,6 @@ class BoundedProtocol(HttpToolsProtocol):
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[error.status], head.encode(), body))
         log.info("connection.refused", extra={"fields": {"status": error.status, "request_id": request_id}})
-
-
-class _ResponseWriter:
-    """One response's way to the client: what uvicorn takes for its transport, and a format for its writer.
-
-    - The head waits for what comes in the same turn of the loop, so that both are one write.
-    - `push` is uvicorn's `send` for a piece of a chunked body, as a plain call: through `send`, a delta needs
-      a task that awaits it, and that task another turn.
-    - Whether it may be pushed, and whether the client is there, is found out when that changes, not at each
-      delta or by a task that waits for it.
-    """
-
-    __slots__ = (
-        "_cycle",
-        "_held",
-        "_loop",
-        "_transport",
-        "backlog",
-        "is_closing",
-        "is_gone",
-        "is_ready",
-        "on_leave",
-        "pushed_at",
-    )
-
-    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
-        self._cycle, self._loop = cycle, loop
-        self._transport = cycle.transport
-        self._held: bytes | None = None
-        self.backlog = self._transport.get_write_buffer_size
-        self.is_closing = self._transport.is_closing
-        self.is_ready = self.is_gone = False
-        self.on_leave: Callable[[], object] | None = None
-        self.pushed_at = 0.0
-
-    def write(self, data: bytes) -> None:
-        if self._held is None:
-            self._held = data
-            self._loop.call_soon(self._release)
-        elif self._held:
-            self._held += data
-            self._release()
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        self._release()
-        self._transport.close()
-
-    def push(self, data: bytes) -> None:
-        self.pushed_at = self._loop.time()
-        self._transport.write(b"%x\r\n%s\r\n" % (len(data), data))
-
-    def review(self) -> None:
-        """See what has changed."""
-        cycle = self._cycle
-        self.is_ready = bool(
-            cycle.chunked_encoding
-            and not (self._held or cycle.flow.write_paused or cycle.disconnected or cycle.response_complete)
-        )
-        if cycle.disconnected and not self.is_gone:
-            self.is_gone = True
-            if self.on_leave is not None:
-                self.on_leave()
-
-    def _release(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held)
-            self.review()
 
 
 def _too_large() -> HeadTooLarge:

@@ -65,6 +65,10 @@ class Taker(Protocol):
         """Take all of them, or none and give False. Must not raise nor wait."""
         ...
 
+    def take_entry(self, entry: bytes) -> bool:
+        """Take one that came alone, in the same way."""
+        ...
+
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _encode = msgspec.json.Encoder().encode

@@ -3,11 +3,13 @@
 import socket
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import msgspec
 
-from tests.service import HELLO, RunningService, ask, parse_sse
+from tests.service import HELLO, RunningService, ask, parse_sse, serve
 from tests.upstream import Finish, Hold, Say, ScriptedUpstream
 
 BODY = msgspec.json.encode(HELLO)
@@ -97,3 +99,23 @@ def test_every_piece_of_a_body_is_a_chunk_that_any_parser_reads(
     found = parse_sse(ask(service.url).content)
     assert [event["content"] for _, event in found if event["type"] == "delta"] == words
     assert [int(place.rpartition(".")[2]) for place, _ in found] == list(range(len(found)))
+
+
+def test_an_answer_leaves_nothing_to_the_garbage_collector(
+    upstream: ScriptedUpstream, upstream_port: int, tmp_path: Path
+) -> None:
+    questions = 200
+    code = "import atexit, gc; atexit.register(lambda: print('objects left:', gc.collect()))"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    env = {
+        "OPENAI_API_KEY": "sk-test",
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
+        "PYTHONPATH": f"{tmp_path}:{Path.cwd()}",
+    }
+    upstream.answer(Say("Hi"), Say(" there"), Finish())
+    with serve(env) as service, httpx2.Client() as client:
+        for _ in range(questions):
+            assert client.post(f"{service.url}/ask", json=HELLO).status_code == 200
+        assert service.terminate() == 0
+        left = int(service.wait_for_log(r"objects left: \d+").rpartition(" ")[2])
+    assert left < questions

@@ -111,6 +111,9 @@ class Taking:
         self.taken.extend(entries)
         return True
 
+    def take_entry(self, entry: bytes) -> bool:
+        return self.take([entry])
+
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until it holds; the test's own limit bounds it."""

@@ -25,6 +25,9 @@ RETRY = b"retry: 2000\n"
 # A comment line without the blank line after it: with one, several clients see an empty event.
 HEARTBEAT = b": hb\n"
 
+# An entry, the stream's part of its id, its number.
+_BLOCK = b"data: %s%s%d\n\n"
+
 
 class Encoder:
     """Encodes one reading, batch by batch in the log's order, and is the taker of what comes meanwhile."""
@@ -50,6 +53,10 @@ class Encoder:
         writer.push(self.encode(entries))
         return True
 
+    def take_entry(self, entry: bytes) -> bool:
+        """Send one, as most come."""
+        return self.take((entry,))
+
 
 class SseEncoder(Encoder):
     """Encodes one reading's entries, from its first one on."""
@@ -63,22 +70,22 @@ class SseEncoder(Encoder):
     def encode(self, entries: Sequence[bytes]) -> bytes:
         """Encode consecutive entries as one piece for one write."""
         first, head = self._next, self._id
-        self._next += len(entries)
-        if first == 0:
-            return RETRY + self._blocks(0, entries)
-        if len(entries) == 1:
-            return b"data: %s%s%d\n\n" % (entries[0], head, first)
-        return self._blocks(first, entries)
+        self._next = first + len(entries)
+        blocks = b"".join([_BLOCK % (entry, head, seq) for seq, entry in enumerate(entries, first)])
+        return RETRY + blocks if first == 0 else blocks
+
+    def take_entry(self, entry: bytes) -> bool:
+        """Send one, as most come: `take` in a single call."""
+        writer, seq = self.writer, self._next
+        if not writer.is_ready or seq == 0:  # the first one has more to tell
+            return False
+        self._next = seq + 1
+        writer.push(_BLOCK % (entry, self._id, seq))
+        return True
 
     def encode_fault(self, event: bytes) -> bytes:
         """Encode it without an id: the client's last event id stays the place from which it can resume."""
         return b"data: %s\n\n" % event
-
-    def _blocks(self, first: int, entries: Sequence[bytes]) -> bytes:
-        head = self._id
-        return b"".join(
-            [b"data: %s%s%d\n\n" % (entry, head, seq) for seq, entry in enumerate(entries, first)]
-        )
 
 
 HEADERS = (

@@ -173,6 +173,7 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
+            del state["server_send"]  # it leads back to this scope, and only the collector would free both
             fields = {"method": scope["method"], "path": _printable_path(scope), "status": status}
             seconds = round(time.monotonic() - started, 3)
             log.info("request", extra={"fields": {**fields, "request_id": request_id, "seconds": seconds}})

@@ -74,10 +74,12 @@ class MemoryLog:
         if self.sealed:
             return False
         entries = self._entries
-        first = len(entries)
         entries.append(entry)
         self.size += len(entry)
-        self._offer(first)
+        for waiting in self._waiting:  # as in `_offer`
+            taker = waiting.taker
+            if taker is None or not taker.take_entry(entry):
+                waiting.wake(len(entries) - 1)
         return True
 
     @property
