@@ -78,7 +78,7 @@ def openai(text: str, **more: Any) -> dict[str, Any]:
 
 NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 WORDS = ("Grüße", ", ", "世界", "! ", "and", " so", " on", " \u2028", "👋", "~text~", "]}", "data: x")
-ESCAPED = ("\n\n", '"', "\\", "\t", "\x00")
+ESCAPED = ("\n\n", '"', "\\", "\t", "\b\f\r")
 FINISH = piece({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 
 # What upstreams repeat, and how many of the deltas cannot be taken the short way.
@@ -114,11 +114,14 @@ def test_nearly_all_deltas_of_a_stream_go_the_short_way(name: str) -> None:
     assert ear.short == len(chunks) - decoded
 
 
-def test_a_text_with_escapes_is_decoded_and_spoils_nothing() -> None:
-    pieces = [piece(openai(text)) for pair in zip(WORDS, ESCAPED * 3, strict=False) for text in pair]
-    ear, fault = hear([*pieces, FINISH, DONE])
-    assert (ear.entries, fault) == decode([*pieces, FINISH, DONE])
-    assert ear.short == len(WORDS) - 1
+def test_escapes_that_we_write_too_go_the_short_way_and_others_are_decoded() -> None:
+    ours = [openai(text) for text in (*ESCAPED, "a\\nb", 'a\n"b"', "\\\\", "ü\t")]
+    others = [rb"\u00fc", rb"\/", rb"\u0000", rb"\ud83d\udc4b", rb"\u000a"]
+    pieces = [piece(chunk) for chunk in [openai("a"), *ours]]
+    pieces += [piece(openai("b")).replace(b'"b"', b'"%s"' % text) for text in others]
+    ear, fault = hear([*pieces, piece(openai("c")), FINISH, DONE])
+    assert (ear.entries, fault) == decode([*pieces, piece(openai("c")), FINISH, DONE])
+    assert ear.short == len(ours) + 1
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,22 @@
 
 A model's chunks differ in the delta's text and in nothing else, but for padding that no client reads
 (OpenAI's `obfuscation`). So one is decoded, and what later stands between the same bytes is known to be a
-delta's text: JSON has no other way to read it as long as it holds no quote, escape or control character.
-Whatever is not like that goes the decoder's way, and the decoder itself vouches for each template.
+delta's text: JSON has no other way to read it as long as it is the inside of a string, and one that we would
+write with the same bytes. Whatever is not like that goes the decoder's way, and the decoder itself vouches
+for each template.
 """
+
+import re
 
 import msgspec
 
 from chat_sse.events import Delta, Reasoning, entry_around
 from chat_sse.upstreams.chunks import ChunkDecoder
 
-# What stands for itself in a JSON string (RFC 8259, 7), and what of that is ASCII.
-_PLAIN_ASCII = bytes(byte for byte in range(0x20, 0x80) if byte not in b'"\\')
-_PLAIN = _PLAIN_ASCII + bytes(range(0x80, 0x100))
+# What stands for itself in a JSON string (RFC 8259, 7), so far as it is ASCII.
+_PLAIN = bytes(byte for byte in range(0x20, 0x80) if byte not in b'"\\')
+# A string's inside with such escapes as our own encoder writes, but for the long ones.
+_CANONICAL = re.compile(rb'(?:[^"\\\x00-\x1f]|\\["\\bfnrt])*')
 # Put where a text and a padding were, to see what the decoder makes of it.
 _TEXT, _PADDING = "~text~", b"~padding~"
 
@@ -37,7 +41,7 @@ class Template:
         if not (data.startswith(self._before) and data.endswith(self._after)):
             return None
         text = data[self._start : self._end]
-        if not text or (text.translate(None, _PLAIN_ASCII) and not _is_plain(text)):
+        if not text or (text.translate(None, _PLAIN) and not _is_canonical(text)):
             return None
         self.served = True
         return self._form % text
@@ -80,7 +84,9 @@ class PaddedTemplate(Template):
         ):
             return None
         text, padding = data[self._start : end], data[behind : self._end]
-        if not text or not (_is_plain(text) and _is_plain(padding)):
+        if not text or (
+            (text + padding).translate(None, _PLAIN) and not (_is_canonical(text) and _is_canonical(padding))
+        ):
             return None
         self.served = True
         return self._form % text
@@ -100,7 +106,7 @@ def learn(data: bytes, event: Delta | Reasoning, known: Template | None) -> Temp
     """
     quoted = _encode(event.content)
     before, found, after = data.partition(quoted)
-    if not found or b"\n" in before or not _is_plain(quoted[1:-1]):  # the first comes behind others' lines
+    if not found or b"\n" in before:  # no delta of an answer comes behind other lines but its first
         return None
     template = Template(type(event), before + b'"', b'"' + after)
     for one in (known and template.padded(known), template):
@@ -121,9 +127,9 @@ def _common(one: bytes, other: bytes) -> int:
     return next((place for place in range(shorter) if one[place] != other[place]), shorter)
 
 
-def _is_plain(text: bytes) -> bool:
-    """Tell whether a text stands for itself in a JSON string."""
-    if text.translate(None, _PLAIN):
+def _is_canonical(text: bytes) -> bool:
+    """Tell whether our own encoder would write a text like this between a string's quotes."""
+    if not _CANONICAL.fullmatch(text):
         return False
     if not text.isascii():
         try:

@@ -42,7 +42,9 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def _event(delta: Mapping[str, str] | None, finish_reason: str | None = None, usage: Any = None) -> bytes:
+def _event(
+    delta: Mapping[str, str] | None, finish_reason: str | None = None, usage: Any = None, **more: str
+) -> bytes:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
     event = {
         "id": "chatcmpl-bench0123456789abcdefghijkl",
@@ -53,6 +55,7 @@ def _event(delta: Mapping[str, str] | None, finish_reason: str | None = None, us
         "system_fingerprint": "fp_bench",
         "choices": [] if delta is None else [choice],
         "usage": usage,
+        **more,
     }
     return _chunk(b"data: %s\n\n" % msgspec.json.encode(event))
 
@@ -62,8 +65,17 @@ HEAD = (
     b"Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 START = HEAD + _event({"role": "assistant", "content": ""})
-# Words change from delta to delta: a gateway may end an answer that says the same a hundred times (LiteLLM).
-DELTAS = tuple(_event({"content": f" {word}{MARK}"}) for word in ("amber", "birch", "cedar", "delta"))
+# As in an answer in English: of other lengths, one in sixteen with a line's end, which JSON escapes, one not
+# all ASCII. A gateway may end an answer that says the same a hundred times (LiteLLM).
+_WORDS = (
+    *(" amber", " birch", ",", " cedar", "s", " of", " the", " naïve", " delta", " to"),
+    *(".\n\n", "Elm", " fir", "'s", " -", " hawthorn"),
+)
+# OpenAI pads its deltas to about one length, against guesses at a text from the size of encrypted packets.
+_PADDING = "rV7nQ2kXw9TbZ4"
+DELTAS = tuple(
+    _event({"content": f"{word}{MARK}"}, obfuscation=_PADDING[len(word) :] or _PADDING[0]) for word in _WORDS
+)
 FINISH = (
     _event({}, "stop")
     + _event(None, usage={"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18})
