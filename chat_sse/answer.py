@@ -36,9 +36,7 @@ class Patience:
     """
 
     def __init__(self, timing: Timing, answer: "Answer") -> None:
-        self._timing, self._answer = timing, answer
-        self._loop = asyncio.get_running_loop()
-        self._began_at = self._loop.time()
+        self._timing, self._answer, self._loop = timing, answer, answer.loop
         self._scope = asyncio.timeout(None)
 
     async def __aenter__(self) -> "Patience":
@@ -54,13 +52,11 @@ class Patience:
         await self._scope.__aexit__(kind, exc, traceback)
 
     def _check(self) -> None:
-        heard_at, timing = self._answer.heard_at, self._timing
-        due = (
-            self._began_at + timing.first_token_timeout
-            if heard_at is None
-            else heard_at + timing.idle_timeout
+        began_at, heard_at, timing = self._answer.started_at, self._answer.heard_at, self._timing
+        said_by = (
+            began_at + timing.first_token_timeout if heard_at is None else heard_at + timing.idle_timeout
         )
-        due = min(due, self._began_at + timing.total_timeout)
+        due = min(said_by, began_at + timing.total_timeout)
         if self._loop.time() >= due:
             self._scope.reschedule(self._loop.time())
         else:

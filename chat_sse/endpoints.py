@@ -58,8 +58,8 @@ def routes() -> list[Route]:
 class _App:
     """A handler as an ASGI application.
 
-    Starlette makes one of a function too, but one that looks for exceptions on its way out and at each send,
-    as the middleware around it does again: a twentieth of what an answer of one delta costs.
+    Starlette makes one of a function too, but one that looks for exceptions at each send and on its way out,
+    as the middleware around it does again, for every answer.
     """
 
     def __init__(self, handle: Callable[[Request], Awaitable[Response]]) -> None:
