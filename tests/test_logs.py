@@ -48,6 +48,7 @@ def test_neither_keys_nor_prompts_nor_answers_are_logged_at_debug(
             ask(service.url, canary)
         httpx2.get(f"{service.url}/ask", params={"q": "canary-prompt"}, timeout=30)
         ask(service.url, {"messages": [{"role": "canary-prompt", "content": "canary-prompt"}]})
+        service.wait_for_log(r"(?s)(?:INFO request .*){5}")  # a line is written after its response
         log = service.log()
     assert log.count("INFO request ") == 5
     assert "canary" not in log
