@@ -59,6 +59,7 @@ def test_json_lines_are_json(upstream: ScriptedUpstream) -> None:
     with serve(env) as service:
         ask(service.url)
         service.wait_for_log('"event":"request"')
+        service.wait_for_log('"event":"answer.ended"')
         lines = [line for line in service.log().splitlines() if line.startswith("{")]
     logged = {record["event"]: record for record in map(msgspec.json.decode, lines)}
     assert set(logged) == {"answer.ended", "request"}

@@ -376,6 +376,7 @@ def test_on_plain_http_beyond_this_machine_a_foreign_page_spends_nothing_either(
         page.set_content(f'<meta name="referrer" content="{policy}"><a id="go" href="{url}/ask?q=Hi">go</a>')
         with page.expect_navigation():
             page.click("#go")
+        service.wait_for_log(r"(?s)(?: path=/ask status=403.*){4}")
         assert service.log().count(" path=/ask status=403") == 4
         assert upstream.calls == []
         # The service's own page may.
