@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 START_SECONDS = 60.0  # an embedded model is loaded by each worker
 JOIN_POLL_SECONDS = 0.05
 # Objects that can be part of a cycle, more than there were at the last collection; Python's default is 700.
-COLLECT_AFTER = 20_000
+COLLECT_AFTER = 50_000
 
 
 class DrainingServer(uvicorn.Server):
