@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from tests.bench import report, servers
+from tests.bench.builds import quickest
 from tests.bench.measure import Plan, measure
 
 TINY = Plan(
@@ -49,3 +50,21 @@ def test_a_server_that_cannot_run_is_told_with_its_reason(tmp_path: Path) -> Non
     made = report.make(TINY, measure(TINY, [never_synced], lambda _: None), (0.0, 0.0, 0.0))
     assert "uv sync" in made.unavailable[never_synced.name]
     assert f"{never_synced.name}: not measured, no " in report.markdown(made)
+
+
+def pythons(folder: Path, **prints: str) -> list[str]:
+    """Programs that take a trial for Pythons, and tell these seconds."""
+    for name, text in prints.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return [str(folder / name) for name in prints]
+
+
+def test_the_quickest_build_of_python_is_found_among_those_that_work(tmp_path: Path) -> None:
+    found = pythons(tmp_path, broken="exit 1", odd="echo none", quick="echo 1e-8", quicker="echo 1e-9")
+    assert quickest([str(tmp_path / "missing"), *found]) == str(tmp_path / "quicker")
+
+
+def test_the_running_python_stays_where_none_is_clearly_quicker(tmp_path: Path) -> None:
+    assert quickest(pythons(tmp_path, slow="echo 1e9", broken="exit 1")) is None
+    assert quickest([]) is None

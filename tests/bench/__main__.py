@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import click
 import msgspec
 
 from tests.bench import report, servers
-from tests.bench.environments import Environment, Unavailable
+from tests.bench.builds import installed, quickest
+from tests.bench.environments import Environment, Unavailable, find_uv
 from tests.bench.measure import FULL, QUICK, measure
 from tests.bench.servers import REPOSITORY, Server
 
@@ -39,6 +41,11 @@ MATPLOTLIB = Environment(name="plot", packages=("matplotlib==3.11.2",), before="
     "--redis", is_flag=True, help="Also measure ours with its log on Redis, whose cost counts as ours."
 )
 @click.option("--litellm", is_flag=True, help="Also measure LiteLLM, which takes minutes to install.")
+@click.option(
+    "--this-python",
+    is_flag=True,
+    help="Stay with the Python that runs this where a quicker build of the same version is installed.",
+)
 @click.option("--out", default=ARTIFACTS, type=click.Path(path_type=Path), help="Where the results go.")
 def main(
     quick: bool,
@@ -48,9 +55,12 @@ def main(
     workers: int | None,
     redis: bool,
     litellm: bool,
+    this_python: bool,
     out: Path,
 ) -> None:
     """Measure what a delta and a stream cost, here and in the peers. Writes bench.md, .json and .png."""
+    if not this_python:
+        _go_on_with_the_quickest_build()
     load_before = os.getloadavg()
     plan = QUICK if quick else FULL
     plan = msgspec.structs.replace(plan, rounds=rounds or plan.rounds)
@@ -76,6 +86,18 @@ def main(
     _plot(out)
     say(f"plot in {out / 'bench.png'}")
     click.echo(report.markdown(made))
+
+
+def _go_on_with_the_quickest_build() -> None:
+    """Begin anew with a Python that was built for speed, as an image's is. Returns where there is none."""
+    uv = find_uv()
+    build = quickest(installed(uv)) if uv else None
+    if uv is None or build is None:
+        return
+    click.echo(f"with {build}, the quicker build of this Python (--this-python stays)", err=True)
+    command = [uv, "run", "--quiet", "--isolated", "--no-dev", "--extra", "redis", "--python", build]
+    command += ["python", "-m", "tests.bench", *sys.argv[1:], "--this-python"]
+    os.execv(uv, command)  # noqa: S606 - what was given to us, and to no shell
 
 
 def _servers(

@@ -14,6 +14,11 @@ import msgspec
 INSTALL_SECONDS = 600.0
 
 
+def find_uv() -> str | None:
+    """Give uv's path: `uv run` tells its own."""
+    return os.environ.get("UV") or shutil.which("uv")
+
+
 class Unavailable(Exception):
     """A server cannot be measured here; the text says why."""
 
@@ -47,7 +52,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.folder / "bin" / name)
 
     def _install(self) -> None:
-        uv = os.environ.get("UV") or shutil.which("uv")
+        uv = find_uv()
         if uv is None:
             raise Unavailable("uv is not there to install it")
         self._run(uv, "venv", "--clear", "--python", sys.executable, str(self.folder))
