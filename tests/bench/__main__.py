@@ -44,7 +44,7 @@ MATPLOTLIB = Environment(name="plot", packages=("matplotlib==3.11.2",), before="
 @click.option(
     "--this-python",
     is_flag=True,
-    help="Stay with the Python that runs this where a quicker build of the same version is installed.",
+    help="Stay with this Python where a quicker build of its version is installed; --chat-sse stays as well.",
 )
 @click.option("--out", default=ARTIFACTS, type=click.Path(path_type=Path), help="Where the results go.")
 def main(
@@ -59,7 +59,7 @@ def main(
     out: Path,
 ) -> None:
     """Measure what a delta and a stream cost, here and in the peers. Writes bench.md, .json and .png."""
-    if not this_python:
+    if not (this_python or checkouts):  # a checkout has a Python of its own, which is to be ours as well
         _go_on_with_the_quickest_build()
     load_before = os.getloadavg()
     plan = QUICK if quick else FULL
