@@ -295,23 +295,23 @@ class Wire:
         if self.loop.time() >= self._addresses_until:
             self._addresses = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
             self._addresses_until = self.loop.time() + ADDRESS_SECONDS
-        if len(self._addresses) == 1:  # nothing to race: the loop connects for two thirds of the price
-            host, port = self._addresses[0][4][:2]
-            transport, connection = await self._open(host=host, port=port)
-            connected = transport.get_extra_info("socket")
-        else:
-            connected = await aiohappyeyeballs.start_connection(
-                self._addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, loop=self.loop
-            )
-            _, connection = await self._open(sock=connected)
+        transport, connection = await self.loop.create_connection(
+            lambda: Connection(self),
+            **await self._place(),
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+        )
+        connected: socket.socket = transport.get_extra_info("socket")
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a silent upstream may be a dead one
         self._all.add(connection)
         return connection
 
-    async def _open(self, **where: Any) -> tuple[asyncio.Transport, Connection]:
-        return await self.loop.create_connection(
-            lambda: Connection(self),
-            **where,
-            ssl=self._tls,
-            server_hostname=self._host if self._tls else None,
+    async def _place(self) -> dict[str, Any]:
+        """Tell `create_connection` where to: the only address, or the socket that won the race of several."""
+        address, port, *scope = self._addresses[0][4]
+        if len(self._addresses) == 1 and not any(scope):  # for a scope it has no words
+            return {"host": address, "port": port}  # connecting by itself, for two thirds of the price
+        connected = await aiohappyeyeballs.start_connection(
+            self._addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, loop=self.loop
         )
+        return {"sock": connected}
