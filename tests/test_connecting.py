@@ -1,16 +1,17 @@
 """Connecting to upstream: to its only address or the best of several, and no longer than it may take."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
 from chat_sse.upstreams.wire import Connection, Wire
+from tests.service import open_sockets
 
 NAME = "upstream.example"
 HERE = "127.0.0.1"
@@ -57,11 +58,6 @@ def listening(backlog: int = 16) -> Iterator[socket.socket]:
         yield listener
 
 
-def open_sockets() -> int:
-    links = list(Path("/proc/self/fd").iterdir())
-    return sum(link.is_symlink() and str(link.readlink()).startswith("socket:") for link in links)
-
-
 @pytest.mark.parametrize("addresses", [(HERE,), (*ELSEWHERE, HERE), (HERE, *ELSEWHERE)])
 def test_a_host_is_reached_at_the_address_that_answers_and_watched_for_its_death(
     addresses: tuple[str, ...],
@@ -96,11 +92,11 @@ def test_a_host_that_accepts_nobody_is_given_up_in_time_and_leaves_no_socket(
     addresses: tuple[str, ...],
 ) -> None:
     async def connect(wire: Wire) -> None:
-        before = open_sockets()
+        before = open_sockets(os.getpid())
         with pytest.raises(TimeoutError):
             await wire.connection()
         await asyncio.sleep(0.05)
-        assert open_sockets() == before
+        assert open_sockets(os.getpid()) == before
 
     with listening(backlog=0) as listener, ExitStack() as queue:
         for _ in range(4):  # the system's queue is full: further ones get no answer at all

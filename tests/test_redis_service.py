@@ -22,7 +22,7 @@ import pytest
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
 from tests.redis_server import PASSWORD, RedisServer
-from tests.service import HELLO, RunningService, ask, events, serve, text_of
+from tests.service import HELLO, RunningService, ask, events, open_sockets, serve, text_of
 from tests.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
 Serve = Callable[..., RunningService]
@@ -448,10 +448,6 @@ def workers_of(service: RunningService) -> list[int]:
     children = ["pgrep", "-P", str(service.process.pid), "-f", "spawn_main"]
     found = subprocess.run(children, check=False, capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
-
-
-def open_sockets(pid: int) -> int:
-    return sum(str(link.readlink()).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def refused_start(environ: Mapping[str, str], *arguments: str) -> str:
