@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from chat_sse.upstreams.wire import Connection, Wire
+from chat_sse.upstreams.connection import Connection
+from chat_sse.upstreams.wire import Wire
 from tests.service import open_sockets
 
 NAME = "upstream.example"

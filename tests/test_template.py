@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from chat_sse.events import Delta, Reasoning
 from chat_sse.upstreams.base import UpstreamEvent
 from chat_sse.upstreams.chunks import ChunkDecoder
+from chat_sse.upstreams.connection import whole_chunk
 from chat_sse.upstreams.hearing import LESSONS, Hearing
 from chat_sse.upstreams.template import learn
-from chat_sse.upstreams.wire import whole_chunk
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 DONE = b"data: [DONE]\n\n"

@@ -32,6 +32,7 @@ from chat_sse.errors import (
 )
 from chat_sse.messages import Message, Question
 from chat_sse.upstreams.base import Listener
+from chat_sse.upstreams.connection import EOF_SECONDS
 from chat_sse.upstreams.hearing import Hearing
 from chat_sse.upstreams.sdk import (
     LOST,
@@ -42,7 +43,6 @@ from chat_sse.upstreams.sdk import (
     next_attempt,
     retry_after,
 )
-from chat_sse.upstreams.wire import EOF_SECONDS
 from chat_sse.upstreams.wired import Asking
 from chat_sse.upstreams.wording import wording
 

@@ -6,9 +6,10 @@ import httpx2
 
 from chat_sse.errors import UpstreamUnavailable
 from chat_sse.upstreams.base import Listener
+from chat_sse.upstreams.connection import Body
 from chat_sse.upstreams.hearing import Hearing
 from chat_sse.upstreams.sdk import NextAttempt
-from chat_sse.upstreams.wire import Body, Wire
+from chat_sse.upstreams.wire import Wire
 
 OK = 200
 REDIRECTS = range(300, 400)
