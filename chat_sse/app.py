@@ -13,35 +13,35 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from chat_sse import page
-from chat_sse.answer import Timing
-from chat_sse.docs.pages import documentation
-from chat_sse.endpoints import Service, handle_unauthenticated, routes
+from chat_sse.access.address import ClientAddresses
+from chat_sse.access.headers import RESPONSE_HEADERS
+from chat_sse.access.keys import Authentication, KeyRing
+from chat_sse.access.links import Links
+from chat_sse.access.origin import Origins, TrustedHost
+from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
+from chat_sse.api.routes import Service, handle_unauthenticated, routes
 from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Delivery, Format
 from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
-from chat_sse.guard.address import ClientAddresses
-from chat_sse.guard.admission import Admission
-from chat_sse.guard.auth import Authentication, KeyRing
-from chat_sse.guard.boundary import Boundary, handle_chat_error, handle_http_exception
-from chat_sse.guard.budget import Budget, MemoryBudgets
-from chat_sse.guard.headers import RESPONSE_HEADERS
-from chat_sse.guard.links import Links
-from chat_sse.guard.origin import HostCheck, Origins
-from chat_sse.guard.rates import Rates, parse_rate
-from chat_sse.guard.slots import MemorySlots
+from chat_sse.limits.admission import Limits
+from chat_sse.limits.budget import Budget, MemoryBudgets
+from chat_sse.limits.rates import Rates, parse_rate
+from chat_sse.limits.slots import MemorySlots
 from chat_sse.messages import Policy
-from chat_sse.observe.logs import RequestLog, quiet_content_loggers
-from chat_sse.relay import CLEANUP_SECONDS, Relay
+from chat_sse.observe.logging import RequestLog, quiet_content_loggers
+from chat_sse.relay.answer import Timeouts
+from chat_sse.relay.relay import CLEANUP_SECONDS, Relay
 from chat_sse.settings import Settings, SettingsError, load_settings
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
 from chat_sse.upstreams.base import Upstream
 from chat_sse.upstreams.local import start_local_model
-from chat_sse.upstreams.openai import OpenAIUpstream
+from chat_sse.upstreams.openai.upstream import OpenAIUpstream
+from chat_sse.web import chat as page
+from chat_sse.web.docs.pages import documentation
 
 DEFAULT_MODEL = "gpt-4o-mini"
 
@@ -78,12 +78,12 @@ def create_app(
         async with AsyncExitStack() as stack:
             answering = upstream or await _open_upstream(settings, stack)
             keeping = store or await _open_store(settings, stack)
-            admission = await _open_admission(settings, stack)
-            relay = Relay(answering, keeping, _timing(settings))
+            limits = await _open_limits(settings, stack)
+            relay = Relay(answering, keeping, _timeouts(settings))
             stack.push_async_callback(relay.aclose)
             drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
             stack.push_async_callback(_cancel, drain)
-            yield {"service": _service(settings, answering, relay, admission, links)}
+            yield {"service": _service(settings, answering, relay, limits, links)}
 
     return Starlette(
         routes=[*serving, *documentation(serving)],
@@ -98,8 +98,8 @@ def create_app(
                 allow_credentials=settings.cors_credentials,
                 expose_headers=CORS_RESPONSE_HEADERS,
             ),
-            Middleware(Boundary),
-            Middleware(HostCheck, bound_to=settings.host, allowed=settings.allowed_hosts),
+            Middleware(ErrorMiddleware),
+            Middleware(TrustedHost, bound_to=settings.host, allowed=settings.allowed_hosts),
             Middleware(
                 Authentication,
                 keys=KeyRing(settings.api_keys),
@@ -144,7 +144,7 @@ def check_store(settings: Settings) -> None:
         return
     if importlib.util.find_spec("redis") is None:
         raise SettingsError(["CHAT_SSE_REDIS_URL needs the extra `redis`: pip install 'chat-sse[redis]'"])
-    from chat_sse.stores.redis.link import open_pool  # noqa: PLC0415  (part of an extra)
+    from chat_sse.stores.redis.client import open_pool  # noqa: PLC0415  (part of an extra)
 
     try:
         open_pool(settings.redis_url)
@@ -177,25 +177,25 @@ async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack)
     return store
 
 
-async def _open_admission(settings: Settings, stack: AsyncExitStack) -> Admission:
+async def _open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
     """Set up the limits; to be opened before what takes from them, and so closed after it."""
     rates = parse_rate(settings.rate_limit), parse_rate(settings.rate_limit_total)
     streams = settings.max_streams_per_client, settings.max_streams
     budgets = Budget.parse(settings.token_budget), Budget.parse(settings.token_budget_total)
     if settings.redis_url is None:
-        return Admission(
+        return Limits(
             rates=Rates(*rates),
             slots=MemorySlots(*streams),
             budgets=MemoryBudgets(*budgets),
             system_prompt=settings.system_prompt,
         )
-    from chat_sse.guard import shared  # noqa: PLC0415 - needs an extra
+    from chat_sse.limits import redis as shared  # noqa: PLC0415 - needs an extra
 
     counts = shared.SharedCounts(settings.redis_url)
     stack.push_async_callback(counts.aclose)
     slots = shared.SharedSlots(counts, *streams)
     stack.push_async_callback(slots.aclose)
-    return Admission(
+    return Limits(
         rates=shared.SharedRates(counts, *rates),
         slots=slots,
         budgets=shared.SharedBudgets(counts, *budgets),
@@ -203,9 +203,7 @@ async def _open_admission(settings: Settings, stack: AsyncExitStack) -> Admissio
     )
 
 
-def _service(
-    settings: Settings, upstream: Upstream, relay: Relay, admission: Admission, links: Links
-) -> Service:
+def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limits, links: Links) -> Service:
     delivery = Delivery(
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
@@ -226,7 +224,7 @@ def _service(
             max_chars=settings.max_chars,
             max_output_tokens=settings.max_output_tokens,
         ),
-        admission=admission,
+        limits=limits,
         origins=Origins(settings.allowed_origin),
         links=links,
         max_body_bytes=settings.max_body_bytes,
@@ -241,8 +239,8 @@ def allowed_models(settings: Settings, offered: tuple[str, ...]) -> tuple[str, .
     return tuple(dict.fromkeys((default, *settings.models)))
 
 
-def _timing(settings: Settings) -> Timing:
-    return Timing(
+def _timeouts(settings: Settings) -> Timeouts:
+    return Timeouts(
         accept_wait=settings.accept_wait,
         first_token_timeout=settings.first_token_timeout,
         idle_timeout=settings.idle_timeout,

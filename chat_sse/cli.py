@@ -37,7 +37,7 @@ Exit codes:
 def main(context: click.Context, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve /ask. Everything else is set in the environment or in .env: see .env.example."""
     if context.invoked_subcommand is None:
-        from chat_sse.server import serve  # noqa: PLC0415 - see above
+        from chat_sse.server.serve import serve  # noqa: PLC0415 - see above
 
         serve(host, port, workers)
     elif (host, port, workers) != (None, None, None):

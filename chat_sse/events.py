@@ -58,14 +58,14 @@ Event: TypeAlias = Start | Delta | Reasoning | Done | Failure
 Terminal: TypeAlias = Done | Failure
 
 
-class Taker(Protocol):
+class Subscriber(Protocol):
     """Takes a log's entries in the call that appends them."""
 
-    def take(self, entries: Sequence[bytes]) -> bool:
+    def deliver(self, entries: Sequence[bytes]) -> bool:
         """Take all of them, or none and give False. Must not raise nor wait."""
         ...
 
-    def take_entry(self, entry: bytes) -> bool:
+    def deliver_entry(self, entry: bytes) -> bool:
         """Take one that came alone, in the same way."""
         ...
 

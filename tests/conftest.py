@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.service import RunningService, serve
-from tests.upstream import ScriptedUpstream
+from tests.support.service import RunningService, serve
+from tests.support.upstream import ScriptedUpstream
 
-pytest_plugins = ["tests.tables"]
+pytest_plugins = ["tests.support.tables"]
 
 # A shell that runs the suite in the background has Ctrl-C ignored, and every program that a test starts would
 # inherit that.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_sse.guard.address import ClientAddresses, counted_as
+from chat_sse.access.address import ClientAddresses, counted_as
 
 PROXIES = ["10.0.0.0/8", "2001:db8:ffff::/48", "192.0.2.1"]
 

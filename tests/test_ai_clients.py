@@ -13,9 +13,20 @@ from typing import Any
 import pytest
 
 from tests.conftest import QUICK
-from tests.service import RunningService, serve
-from tests.tables import ClientTable
-from tests.upstream import Cut, Finish, Hold, Pause, Reason, Refuse, Reset, Say, ScriptedUpstream, Silence
+from tests.support.service import RunningService, serve
+from tests.support.tables import ClientTable
+from tests.support.upstream import (
+    Cut,
+    Finish,
+    Hold,
+    Pause,
+    Reason,
+    Refuse,
+    Reset,
+    Say,
+    ScriptedUpstream,
+    Silence,
+)
 
 FOLDER = Path(__file__).parent / "clients"
 PATIENCE = 30.0

@@ -1,7 +1,7 @@
 """POST /ask: the straight path."""
 
-from tests.service import RunningService, ask, events, parse_sse, text_of
-from tests.upstream import Finish, Reason, Say, ScriptedUpstream
+from tests.support.service import RunningService, ask, events, parse_sse, text_of
+from tests.support.upstream import Finish, Reason, Say, ScriptedUpstream
 
 
 def test_each_delta_of_upstream_is_one_event_between_start_and_done(

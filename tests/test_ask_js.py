@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import QUICK
-from tests.proxy import BadNetwork
-from tests.service import HELLO, RunningService, serve
-from tests.upstream import Accept, Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
+from tests.support.proxy import BadNetwork
+from tests.support.service import HELLO, RunningService, serve
+from tests.support.upstream import Accept, Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
 CLIENTS = Path(__file__).parent / "clients"
-MODULE = Path(__file__).parent.parent / "chat_sse" / "page" / "ask.js"
+MODULE = Path(__file__).parent.parent / "chat_sse" / "web" / "chat" / "ask.js"
 NODE_SECONDS = 50.0
 
 # Deadlines that outlast the client's two seconds of waiting before it reconnects.
@@ -35,7 +35,7 @@ def service(upstream_port: int) -> Iterator[RunningService]:
         yield running
 
 
-class Asking:
+class CompletionClient:
     """A Node program that asks with ask.js; its report comes line by line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -73,19 +73,19 @@ class Asking:
 
 
 @contextmanager
-def asking(url: str, *flags: str, **order: Any) -> Iterator[Asking]:
+def asking(url: str, *flags: str, **order: Any) -> Iterator[CompletionClient]:
     node = shutil.which("node")
     assert node is not None, "Node is not installed"
     order = {"url": f"{url}/ask", **HELLO, "options": {}, **order}
     command = [node, *flags, str(CLIENTS / "ask.mjs"), json.dumps(order)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield Asking(process)
+            yield CompletionClient(process)
         finally:
             process.kill()
 
 
-def asked(url: str, *flags: str, **order: Any) -> Asking:
+def asked(url: str, *flags: str, **order: Any) -> CompletionClient:
     """Ask and read the whole report."""
     with asking(url, *flags, **order) as program:
         program.rest()

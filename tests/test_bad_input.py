@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests.service import HELLO, RunningService, ask
-from tests.upstream import ScriptedUpstream
+from tests.support.service import HELLO, RunningService, ask
+from tests.support.upstream import ScriptedUpstream
 
 BODY_FIELDS = {"role", "content", "error", "details", "request_id", "retryable"}
 

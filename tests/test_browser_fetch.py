@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser import chromium
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, serve
-from tests.tables import ClientTable
-from tests.upstream import Finish, Hold, Reason, Reset, Say, ScriptedUpstream, Silence
+from tests.support.browser import chromium
+from tests.support.service import HELLO, RunningService, serve
+from tests.support.tables import ClientTable
+from tests.support.upstream import Finish, Hold, Reason, Reset, Say, ScriptedUpstream, Silence
 
 PATIENCE_MS = 30_000
 

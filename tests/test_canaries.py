@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from tests.conftest import QUICK
-from tests.service import RunningService, parse_sse, serve
-from tests.upstream import (
+from tests.support.service import RunningService, parse_sse, serve
+from tests.support.upstream import (
     Accept,
     Chunk,
     Cut,

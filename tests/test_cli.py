@@ -11,8 +11,8 @@ import msgspec
 
 from chat_sse import __version__
 from tests.conftest import QUICK
-from tests.service import ask, events, serve, text_of
-from tests.upstream import Finish, Say, ScriptedUpstream
+from tests.support.service import ask, events, serve, text_of
+from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 
 def run(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

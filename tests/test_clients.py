@@ -20,11 +20,11 @@ import msgspec
 import pytest
 
 from chat_sse.formats.sse import HEARTBEAT
-from tests.answer import FIRST_CUT_BYTES, HALF, PATIENT, PIECES, SECOND_CUT_BYTES, TEXT, text_of
-from tests.proxy import BadNetwork
-from tests.service import RunningService, serve
-from tests.tables import Matrix
-from tests.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
+from tests.support.long_answer import FIRST_CUT_BYTES, HALF, PATIENT, PIECES, SECOND_CUT_BYTES, TEXT, text_of
+from tests.support.proxy import BadNetwork
+from tests.support.service import RunningService, serve
+from tests.support.tables import Matrix
+from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
 
 FOLDER = Path(__file__).parent / "clients"
 PATIENCE = 30.0

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from chat_sse.upstreams.connection import Connection
-from chat_sse.upstreams.wire import Wire
-from tests.service import open_sockets
+from chat_sse.upstreams.http.connection import Connection
+from chat_sse.upstreams.http.pool import ConnectionPool
+from tests.support.service import open_sockets
 
 NAME = "upstream.example"
 HERE = "127.0.0.1"
@@ -32,7 +32,9 @@ class Loop(uvloop.Loop):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.addresses]
 
 
-def within(addresses: tuple[str, ...], port: int, do: Callable[[Wire], Coroutine[Any, Any, None]]) -> None:
+def within(
+    addresses: tuple[str, ...], port: int, do: Callable[[ConnectionPool], Coroutine[Any, Any, None]]
+) -> None:
     """Do something with connections to a host that has these addresses."""
 
     def loop() -> Loop:
@@ -41,7 +43,7 @@ def within(addresses: tuple[str, ...], port: int, do: Callable[[Wire], Coroutine
         return made
 
     async def work() -> None:
-        wire = Wire(NAME, port, None, connect_seconds=CONNECT_SECONDS, rest_seconds=1)
+        wire = ConnectionPool(NAME, port, None, connect_seconds=CONNECT_SECONDS, idle_seconds=1)
         try:
             await do(wire)
         finally:
@@ -63,7 +65,7 @@ def listening(backlog: int = 16) -> Iterator[socket.socket]:
 def test_a_host_is_reached_at_the_address_that_answers_and_watched_for_its_death(
     addresses: tuple[str, ...],
 ) -> None:
-    async def connect(wire: Wire) -> None:
+    async def connect(wire: ConnectionPool) -> None:
         connection = await wire.connection()
         assert isinstance(connection, Connection)
         assert connection.resume()
@@ -80,7 +82,7 @@ def test_a_host_is_reached_at_the_address_that_answers_and_watched_for_its_death
 
 @pytest.mark.parametrize("addresses", [ELSEWHERE[:1], ELSEWHERE])
 def test_where_nobody_listens_the_refusal_is_told_at_once(addresses: tuple[str, ...]) -> None:
-    async def connect(wire: Wire) -> None:
+    async def connect(wire: ConnectionPool) -> None:
         with pytest.raises(ConnectionRefusedError):
             await wire.connection()
 
@@ -92,7 +94,7 @@ def test_where_nobody_listens_the_refusal_is_told_at_once(addresses: tuple[str, 
 def test_a_host_that_accepts_nobody_is_given_up_in_time_and_leaves_no_socket(
     addresses: tuple[str, ...],
 ) -> None:
-    async def connect(wire: Wire) -> None:
+    async def connect(wire: ConnectionPool) -> None:
         before = open_sockets(os.getpid())
         with pytest.raises(TimeoutError):
             await wire.connection()

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
-from tests.service import HELLO, RunningService, ask, parse_sse, serve
-from tests.upstream import Finish, Hold, Say, ScriptedUpstream
+from tests.support.service import HELLO, RunningService, ask, parse_sse, serve
+from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
 
 BODY = msgspec.json.encode(HELLO)
 POST = (

@@ -10,8 +10,8 @@ from chat_sse.app import create_app
 from chat_sse.messages import Question
 from chat_sse.settings import Settings
 from chat_sse.upstreams.base import Listener, Upstream
-from tests.service import HELLO, RunningService, ask
-from tests.upstream import ScriptedUpstream
+from tests.support.service import HELLO, RunningService, ask
+from tests.support.upstream import ScriptedUpstream
 
 PAGE = "http://localhost:3000"
 

@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import chromium
 from tests.conftest import QUICK
-from tests.service import RunningService, serve
-from tests.upstream import Finish, Say, ScriptedUpstream
+from tests.support.browser import chromium
+from tests.support.service import RunningService, serve
+from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 ARTIFACTS = Path(__file__).parent / ".artifacts"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from tests.service import RunningService, parse_sse, serve
+from tests.support.service import RunningService, parse_sse, serve
 
 QUESTION = {
     "messages": [{"role": "user", "content": "What is 2+2?"}],

@@ -13,12 +13,12 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from chat_sse.formats.sse import HEARTBEAT
-from tests.answer import FIRST_CUT_BYTES, HALF, PATIENT, PIECES, SECOND_CUT_BYTES, TEXT, text_of
-from tests.browser import chromium
-from tests.proxy import BadNetwork
-from tests.service import RunningService, serve
-from tests.tables import Matrix
-from tests.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
+from tests.support.browser import chromium
+from tests.support.long_answer import FIRST_CUT_BYTES, HALF, PATIENT, PIECES, SECOND_CUT_BYTES, TEXT, text_of
+from tests.support.proxy import BadNetwork
+from tests.support.service import RunningService, serve
+from tests.support.tables import Matrix
+from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
 
 PATIENCE_MS = 30_000
 # Longer than the two seconds after which the stream's `retry` sends EventSource back.

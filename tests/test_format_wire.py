@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, serve
-from tests.upstream import (
+from tests.support.service import HELLO, RunningService, ask, serve
+from tests.support.upstream import (
     Accept,
     Cut,
     Finish,

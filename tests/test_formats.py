@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chat_sse.errors import ChatError, Draining, InternalError, UpstreamProtocol, UpstreamTimeout, error_of
 from chat_sse.events import Delta, Done, Event, Failure, Reasoning, Start, Usage, decode_event, failure
 from chat_sse.formats import ai_sdk, json_body, sse, text
-from tests.service import parse_sse
+from tests.support.service import parse_sse
 
 ID = "8f3c"
 USAGE = Usage(prompt_tokens=10, completion_tokens=8, total_tokens=18)

@@ -12,21 +12,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chat_sse.access.links import Links
 from chat_sse.errors import InvalidRequest, PayloadTooLarge
 from chat_sse.events import Delta, Done, event_id, parse_event_id
-from chat_sse.guard.links import Links
 from chat_sse.messages import Policy, Question, admit, decode_ask
-from chat_sse.upstreams.chunks import ChunkDecoder
+from chat_sse.upstreams.openai.chunks import ChunkDecoder
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, events, serve, text_of
-from tests.upstream import ScriptedUpstream
+from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
+from tests.support.upstream import ScriptedUpstream
 
 DEEP = b"[" * 100_000
 MESSAGE = b'{"messages":[{"role":"user","content":"Hi"}],"id":'
 
 POLICY = Policy(models=("gpt-4o-mini",), max_messages=3, max_chars=50, max_output_tokens=100)
 
-# Asking costs a service some milliseconds, where the pure parts cost microseconds.
+# CompletionClient costs a service some milliseconds, where the pure parts cost microseconds.
 over_http = settings(max_examples=60, derandomize=True, database=None, deadline=None)
 pure = settings(max_examples=300, derandomize=True, database=None, deadline=None)
 

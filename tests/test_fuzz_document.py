@@ -15,12 +15,12 @@ from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 from starlette.routing import Route
 
+from chat_sse.api.openapi.document import PLACE, document
 from chat_sse.app import create_app
-from chat_sse.openapi import PLACE, document
 from chat_sse.settings import Settings
 from tests.conftest import QUICK
-from tests.service import RunningService, ask, events, serve, text_of
-from tests.upstream import ScriptedUpstream
+from tests.support.service import RunningService, ask, events, serve, text_of
+from tests.support.upstream import ScriptedUpstream
 
 Case = schemathesis.Case[Any]
 

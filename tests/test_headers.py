@@ -4,8 +4,8 @@ import httpx2
 import pytest
 
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, serve
-from tests.upstream import Finish, Refuse, Say, ScriptedUpstream
+from tests.support.service import HELLO, RunningService, ask, serve
+from tests.support.upstream import Finish, Refuse, Say, ScriptedUpstream
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 PREFLIGHT = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}

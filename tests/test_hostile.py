@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from chat_sse.connection import MAX_HEAD_BYTES, MAX_HEADERS
+from chat_sse.server.protocol import MAX_HEAD_BYTES, MAX_HEADERS
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, events, serve, text_of
-from tests.upstream import Finish, Pause, Say, ScriptedUpstream
+from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
+from tests.support.upstream import Finish, Pause, Say, ScriptedUpstream
 
 RECEIVE_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 5.0  # uvicorn's

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from starlette.routing import Route
 
+from chat_sse.access.keys import KeyRing
+from chat_sse.access.links import Links
 from chat_sse.app import create_app
-from chat_sse.guard.auth import KeyRing
-from chat_sse.guard.links import Links
 from chat_sse.settings import Settings, SettingsError, load_settings
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
-from tests.upstream import Finish, Say, ScriptedUpstream, Silence
+from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
+from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
 
 ALICE = "alice-canary-0123456789abcdef"
 BOB = "bob-canary-0123456789abcdef=="

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
-from tests.upstream import Accept, Finish, Hold, Pause, Say, ScriptedUpstream, Silence
+from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
+from tests.support.upstream import Accept, Finish, Hold, Pause, Say, ScriptedUpstream, Silence
 
 
 @contextmanager

@@ -21,20 +21,20 @@ from chat_sse.errors import (
     TooManyStreams,
 )
 from chat_sse.events import Done, Usage
-from chat_sse.guard.admission import Admission, Outcome, Visit
-from chat_sse.guard.budget import (
+from chat_sse.limits.admission import Limits, Outcome, Permit
+from chat_sse.limits.budget import (
     TOKENS_PER_IMAGE,
     Budget,
     Budgets,
     MemoryBudgets,
     prompt_bound,
 )
-from chat_sse.guard.counters import MAX_COUNTERS, MemoryCounters
-from chat_sse.guard.rates import Rates
-from chat_sse.guard.shared import SharedBudgets, SharedCounts, SharedRates, SharedSlots
-from chat_sse.guard.slots import MemorySlots, Slots
+from chat_sse.limits.memory_counters import MAX_COUNTERS, MemoryCounters
+from chat_sse.limits.rates import Rates
+from chat_sse.limits.redis import SharedBudgets, SharedCounts, SharedRates, SharedSlots
+from chat_sse.limits.slots import MemorySlots, Slots
 from chat_sse.messages import ImagePart, ImageUrl, Message, Question, TextPart
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 HOUR = RateLimitItemPerHour(3)
 
@@ -50,7 +50,7 @@ def empty(server: RedisServer) -> None:
         client.flushall()
 
 
-class Limits:
+class Parts:
     """Makes limits of one kind. Two of the shared kind are two processes."""
 
     def __init__(self, url: str | None, stack: AsyncExitStack) -> None:
@@ -81,14 +81,14 @@ class Limits:
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def limits(request: pytest.FixtureRequest) -> AsyncIterator[Limits]:
+async def limits(request: pytest.FixtureRequest) -> AsyncIterator[Parts]:
     url = None
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
         empty(server)
         url = server.url
     async with AsyncExitStack() as stack:
-        yield Limits(url, stack)
+        yield Parts(url, stack)
 
 
 async def eventually(attempt: Callable[[], object], seconds: float = 5.0) -> None:
@@ -108,9 +108,9 @@ async def eventually(attempt: Callable[[], object], seconds: float = 5.0) -> Non
 # Rates.
 
 
-async def test_a_client_is_refused_beyond_its_rate_and_the_others_are_not(limits: Limits) -> None:
+async def test_a_client_is_refused_beyond_its_rate_and_the_others_are_not(limits: Parts) -> None:
     rates = limits.rates(HOUR, None)
-    lefts = [standing.left for _ in range(3) if (standing := await rates.hit("a"))]
+    lefts = [status.left for _ in range(3) if (status := await rates.hit("a"))]
     assert lefts == [2, 1, 0]
     for _ in range(5):
         with pytest.raises(TooManyRequests) as refused:
@@ -121,15 +121,15 @@ async def test_a_client_is_refused_beyond_its_rate_and_the_others_are_not(limits
     await rates.hit("b")
 
 
-async def test_everybody_is_refused_beyond_the_rate_of_all(limits: Limits) -> None:
+async def test_everybody_is_refused_beyond_the_rate_of_all(limits: Parts) -> None:
     rates = limits.rates(RateLimitItemPerHour(100), HOUR)
-    told = [standing.left for name in "abc" if (standing := await rates.hit(name))]
+    told = [status.left for name in "abc" if (status := await rates.hit(name))]
     assert told == [2, 1, 0]  # of everybody's
     with pytest.raises(TooManyRequests, match="everybody"):
         await rates.hit("d")
 
 
-async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Limits) -> None:
+async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Parts) -> None:
     rates = limits.rates(RateLimitItemPerHour(2), RateLimitItemPerHour(4))
     for _ in range(2):
         await rates.hit("greedy")
@@ -140,7 +140,7 @@ async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Li
     await rates.hit("c")
 
 
-async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Limits) -> None:
+async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Parts) -> None:
     rates = limits.rates(RateLimitItemPerSecond(2), None)
     refused: list[float] = []
     for _ in range(40):
@@ -155,19 +155,19 @@ async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Limits) -
     assert len(refused) == 2
 
 
-async def test_no_limit_says_nothing(limits: Limits) -> None:
+async def test_no_limit_says_nothing(limits: Parts) -> None:
     rates = limits.rates(None, None)
     assert [await rates.hit("a") for _ in range(5)] == [None] * 5
 
 
-async def test_parallel_hits_are_counted_one_by_one(limits: Limits) -> None:
+async def test_parallel_hits_are_counted_one_by_one(limits: Parts) -> None:
     rates = limits.rates(RateLimitItemPerHour(7), None)
     results = await asyncio.gather(*(rates.hit("a") for _ in range(50)), return_exceptions=True)
     assert sum(isinstance(result, TooManyRequests) for result in results) == 43
     assert not [result for result in results if isinstance(result, Overloaded)]
 
 
-async def test_no_burst_gets_through_where_two_windows_meet(limits: Limits) -> None:
+async def test_no_burst_gets_through_where_two_windows_meet(limits: Parts) -> None:
     rates = limits.rates(RateLimitItemPerSecond(10), None)
     await asyncio.sleep(-time.time() % 1)
     began = time.monotonic()
@@ -185,21 +185,21 @@ async def test_no_burst_gets_through_where_two_windows_meet(limits: Limits) -> N
     assert let_in <= 10 + 10 * (elapsed - 1) + 2
 
 
-async def test_a_request_that_is_not_let_in_counts_for_its_client_alone(limits: Limits) -> None:
+async def test_a_request_that_is_not_let_in_counts_for_its_client_alone(limits: Parts) -> None:
     rates = limits.rates(HOUR, RateLimitItemPerHour(4))
     for _ in range(3):
         await rates.hit_client("stranger")
     for attempt in (rates.hit_client, rates.hit):
         with pytest.raises(TooManyRequests, match="one client"):
             await attempt("stranger")
-    told = [standing.left for name in "abcd" if (standing := await rates.hit(name))]
+    told = [status.left for name in "abcd" if (status := await rates.hit(name))]
     assert told == [2, 2, 1, 0]
     off = limits.rates(None, HOUR)
     for _ in range(10):
         await off.hit_client("stranger")
 
 
-async def test_a_refusal_by_everybodys_rate_takes_nothing_from_the_client(limits: Limits) -> None:
+async def test_a_refusal_by_everybodys_rate_takes_nothing_from_the_client(limits: Parts) -> None:
     rates = limits.rates(HOUR, RateLimitItemPerSecond(1))
     let_in = 0
     while let_in < 3:
@@ -242,7 +242,7 @@ async def test_counters_are_dropped_when_their_time_is_over() -> None:
 # Slots.
 
 
-async def test_a_client_holds_so_many_slots_and_gets_one_back_when_it_frees_one(limits: Limits) -> None:
+async def test_a_client_holds_so_many_slots_and_gets_one_back_when_it_frees_one(limits: Parts) -> None:
     slots = limits.slots(2, 100)
     await slots.take("a", "1")
     await slots.take("a", "2")
@@ -254,7 +254,7 @@ async def test_a_client_holds_so_many_slots_and_gets_one_back_when_it_frees_one(
     await eventually(lambda: slots.take("a", "3"))
 
 
-async def test_all_together_hold_so_many_slots(limits: Limits) -> None:
+async def test_all_together_hold_so_many_slots(limits: Parts) -> None:
     slots = limits.slots(10, 2)
     await slots.take("a", "1")
     await slots.take("b", "2")
@@ -265,7 +265,7 @@ async def test_all_together_hold_so_many_slots(limits: Limits) -> None:
     await eventually(lambda: slots.take("c", "3"))
 
 
-async def test_parallel_takers_never_hold_more_than_there_are(limits: Limits) -> None:
+async def test_parallel_takers_never_hold_more_than_there_are(limits: Parts) -> None:
     slots = limits.slots(5, 100)
     results = await asyncio.gather(*(slots.take("a", str(n)) for n in range(40)), return_exceptions=True)
     assert sum(result is None for result in results) == 5
@@ -275,7 +275,7 @@ async def test_parallel_takers_never_hold_more_than_there_are(limits: Limits) ->
 # Budgets.
 
 
-async def test_parallel_questions_never_reserve_more_than_there_is(limits: Limits) -> None:
+async def test_parallel_questions_never_reserve_more_than_there_is(limits: Parts) -> None:
     budgets = limits.budgets(None, Budget(3_999, "day"))
     results = await asyncio.gather(
         *(budgets.reserve(f"client {n}", 1_000) for n in range(50)), return_exceptions=True
@@ -288,11 +288,11 @@ async def test_parallel_questions_never_reserve_more_than_there_is(limits: Limit
     assert refused[0].headers["RateLimit-Policy"] == '"tokens";q=3999;qu="tokens";w=86400'
 
 
-async def test_what_was_not_spent_is_there_again(limits: Limits) -> None:
+async def test_what_was_not_spent_is_there_again(limits: Parts) -> None:
     budgets = limits.budgets(Budget(1_000, "month"), Budget(5_000, "day"))
     reservation = await budgets.reserve("a", 900)
-    assert reservation.standing is not None
-    assert reservation.standing.left == 100
+    assert reservation.status is not None
+    assert reservation.status.left == 100
     with pytest.raises(BudgetSpent):
         await budgets.reserve("a", 101)
     budgets.settle(reservation, 20)
@@ -302,7 +302,7 @@ async def test_what_was_not_spent_is_there_again(limits: Limits) -> None:
     await budgets.reserve("b", 1_000)
 
 
-async def test_a_refusal_by_one_budget_takes_nothing_out_of_the_other(limits: Limits) -> None:
+async def test_a_refusal_by_one_budget_takes_nothing_out_of_the_other(limits: Parts) -> None:
     budgets = limits.budgets(Budget(1_000, "day"), Budget(2_000, "day"))
     await budgets.reserve("a", 1_000)
     for _ in range(5):
@@ -313,7 +313,7 @@ async def test_a_refusal_by_one_budget_takes_nothing_out_of_the_other(limits: Li
         await budgets.reserve("c", 1)
 
 
-async def test_spending_more_than_was_reserved_counts_in_full(limits: Limits) -> None:
+async def test_spending_more_than_was_reserved_counts_in_full(limits: Parts) -> None:
     budgets = limits.budgets(None, Budget(1_000, "day"))
     budgets.settle(await budgets.reserve("a", 10), 995)
     await asyncio.sleep(0.05)
@@ -321,13 +321,13 @@ async def test_spending_more_than_was_reserved_counts_in_full(limits: Limits) ->
         await budgets.reserve("a", 10)
 
 
-async def test_a_question_that_the_whole_budget_is_too_small_for_is_told_so(limits: Limits) -> None:
+async def test_a_question_that_the_whole_budget_is_too_small_for_is_told_so(limits: Parts) -> None:
     budgets = limits.budgets(Budget(1_000, "day"), None)
     with pytest.raises(PayloadTooLarge, match=r"may cost 1001 tokens.*the whole budget is 1000 a day"):
         await budgets.reserve("a", 1_001)
 
 
-async def test_a_new_window_begins_with_the_day_and_answers_stay_in_theirs(limits: Limits) -> None:
+async def test_a_new_window_begins_with_the_day_and_answers_stay_in_theirs(limits: Parts) -> None:
     midnight = (time.time() // 86_400 + 1) * 86_400
     now = midnight - 1
     budgets = limits.budgets(Budget(100, "day"), None, clock=lambda: now)
@@ -393,21 +393,19 @@ async def test_an_answer_costs_what_upstream_says_and_else_its_most(
 ) -> None:
     prompt = prompt_bound(question(), None)
     budgets = MemoryBudgets(None, Budget(10_000, "day"))
-    admission = Admission(
-        rates=Rates(None, None), slots=MemorySlots(1, 1), budgets=budgets, system_prompt=None
-    )
-    visit = await admission.arrive("a", attaches=False)
-    await visit.admit("1", question())
+    admission = Limits(rates=Rates(None, None), slots=MemorySlots(1, 1), budgets=budgets, system_prompt=None)
+    permit = await admission.arrive("a", attaches=False)
+    await permit.admit("1", question())
     for _ in range(2):  # the second time changes nothing
-        visit.settle(Outcome(refused=refused, done=done, size=size))
+        permit.settle(Outcome(refused=refused, done=done, size=size))
     expected = {"all": prompt + 100, "prompt and size": prompt + size}.get(str(cost), cost)
-    left = (await budgets.reserve("a", 1)).standing
+    left = (await budgets.reserve("a", 1)).status
     assert left is not None
     assert left.left == 10_000 - 1 - int(expected)
 
 
 async def test_a_question_that_the_budget_refuses_gives_its_slot_back() -> None:
-    admission = Admission(
+    admission = Limits(
         rates=Rates(None, None),
         slots=MemorySlots(1, 1),
         budgets=MemoryBudgets(Budget(1_000, "day"), None),
@@ -415,8 +413,8 @@ async def test_a_question_that_the_budget_refuses_gives_its_slot_back() -> None:
     )
     for _ in range(3):
         with pytest.raises(PayloadTooLarge):
-            await Visit(admission, "a", None).admit("1", question(output=1_000))
-    await Visit(admission, "a", None).admit("1", question())
+            await Permit(admission, "a", None).admit("1", question(output=1_000))
+    await Permit(admission, "a", None).admit("1", question())
 
 
 # What only Redis can show.
@@ -425,7 +423,7 @@ async def test_a_question_that_the_budget_refuses_gives_its_slot_back() -> None:
 async def test_two_processes_share_every_count(redis_server: RedisServer) -> None:
     empty(redis_server)
     async with AsyncExitStack() as stack:
-        left, right = Limits(redis_server.url, stack), Limits(redis_server.url, stack)
+        left, right = Parts(redis_server.url, stack), Parts(redis_server.url, stack)
         rates = [side.rates(RateLimitItemPerHour(3), None) for side in (left, right)]
         slots = [side.slots(3, 100) for side in (left, right)]
         budgets = [side.budgets(None, Budget(350, "day")) for side in (left, right)]
@@ -441,7 +439,7 @@ async def test_two_processes_share_every_count(redis_server: RedisServer) -> Non
 async def test_leases_are_renewed_as_long_as_an_answer_runs(redis_server: RedisServer) -> None:
     empty(redis_server)
     async with AsyncExitStack() as stack:
-        slots = Limits(redis_server.url, stack).slots(1, 100)
+        slots = Parts(redis_server.url, stack).slots(1, 100)
         await slots.take("a", "1")
         deadline = time.monotonic() + 8
         while time.monotonic() < deadline:
@@ -455,7 +453,7 @@ async def test_leases_are_renewed_as_long_as_an_answer_runs(redis_server: RedisS
 async def test_no_count_stays_for_ever_and_none_tells_an_address(redis_server: RedisServer) -> None:
     empty(redis_server)
     async with AsyncExitStack() as stack:
-        limits = Limits(redis_server.url, stack)
+        limits = Parts(redis_server.url, stack)
         await limits.rates(HOUR, HOUR).hit("203.0.113.9")
         await limits.slots(9, 9).take("203.0.113.9", "1")
         await limits.budgets(Budget(10, "day"), Budget(10, "month")).reserve("203.0.113.9", 10)
@@ -469,7 +467,7 @@ async def test_no_count_stays_for_ever_and_none_tells_an_address(redis_server: R
 async def test_without_redis_nothing_is_let_in() -> None:
     with RedisServer() as server:
         async with AsyncExitStack() as stack:
-            limits = Limits(server.url, stack)
+            limits = Parts(server.url, stack)
             rates, slots, budgets = (
                 limits.rates(HOUR, None),
                 limits.slots(1, 1),

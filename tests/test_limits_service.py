@@ -12,11 +12,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from chat_sse.guard.budget import TOKENS_PER_CONVERSATION, TOKENS_PER_MESSAGE
+from chat_sse.limits.budget import TOKENS_PER_CONVERSATION, TOKENS_PER_MESSAGE
 from tests.conftest import QUICK
-from tests.redis_server import RedisServer
-from tests.service import HELLO, RunningService, ask, events, serve
-from tests.upstream import Cut, Eof, Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence, Step
+from tests.support.redis_server import RedisServer
+from tests.support.service import HELLO, RunningService, ask, events, serve
+from tests.support.upstream import Cut, Eof, Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence, Step
 
 PROXY = {"CHAT_SSE_TRUSTED_PROXIES": "127.0.0.1"}
 OUTPUT = 100

@@ -13,8 +13,8 @@ import httpx2
 import msgspec
 
 from tests.conftest import QUICK
-from tests.service import RunningService, ask, events, parse_sse, serve
-from tests.upstream import Finish, Hold, Refuse, Reset, Say, ScriptedUpstream
+from tests.support.service import RunningService, ask, events, parse_sse, serve
+from tests.support.upstream import Finish, Hold, Refuse, Reset, Say, ScriptedUpstream
 
 
 def test_an_answer_is_one_line_with_its_outcome(service: RunningService, upstream: ScriptedUpstream) -> None:

@@ -11,14 +11,14 @@ import pytest
 from openapi_spec_validator import OpenAPIV32SpecValidator
 from starlette.routing import Route
 
-import chat_sse.docs
-from chat_sse import openapi
+import chat_sse.web.docs
+from chat_sse.api.openapi import document as openapi
 from chat_sse.app import create_app
 from chat_sse.errors import ChatError
 from chat_sse.settings import Settings
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, parse_sse, serve
-from tests.upstream import Finish, Refuse, Say, ScriptedUpstream
+from tests.support.service import HELLO, RunningService, ask, parse_sse, serve
+from tests.support.upstream import Finish, Refuse, Say, ScriptedUpstream
 
 Operation = tuple[str, str, dict[str, Any]]
 
@@ -261,7 +261,7 @@ def test_the_examples_of_the_operators_paths_are_what_the_service_says(
 
 
 def test_the_vendored_files_are_those_that_were_fetched() -> None:
-    folder = Path(chat_sse.docs.__path__[0]) / "assets"
+    folder = Path(chat_sse.web.docs.__path__[0]) / "assets"
     listed = re.findall(
         r"^(\S+)  \S+@\S+.*  ([0-9a-f]{64})$", (folder / "VENDORED.txt").read_text(), re.MULTILINE
     )

@@ -10,11 +10,11 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, Page
 
-from chat_sse.guard.origin import HostCheck, Origins
-from tests.browser import chromium
+from chat_sse.access.origin import Origins, TrustedHost
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, events, serve
-from tests.upstream import Finish, Say, ScriptedUpstream, Silence
+from tests.support.browser import chromium
+from tests.support.service import HELLO, RunningService, ask, events, serve
+from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
 
 EVIL = "https://evil.example"
 PAGE = "http://localhost:3000"  # allowed by default
@@ -163,7 +163,7 @@ async def test_where_the_socket_listens_counts_as_well_as_the_setting(server: An
 
     headers = [(b"host", b"evil.example")]
     scope = {"type": "http", "server": server, "headers": headers, "state": {"request_id": ""}}
-    await HostCheck(app, bound_to="127.0.0.1", allowed=())(scope, None, send)  # type: ignore[arg-type]
+    await TrustedHost(app, bound_to="127.0.0.1", allowed=())(scope, None, send)  # type: ignore[arg-type]
     assert sent[0]["status"] == status
 
 

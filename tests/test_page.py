@@ -16,12 +16,12 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from chat_sse.page import CONTENT_SECURITY_POLICY, FOLDER
-from tests.browser import chromium
+from chat_sse.web.chat import CONTENT_SECURITY_POLICY, FOLDER
 from tests.conftest import QUICK
-from tests.proxy import BadNetwork
-from tests.service import RunningService, serve
-from tests.upstream import Cut, Finish, Hold, Pause, Reason, Refuse, Say, ScriptedUpstream, Silence
+from tests.support.browser import chromium
+from tests.support.proxy import BadNetwork
+from tests.support.service import RunningService, serve
+from tests.support.upstream import Cut, Finish, Hold, Pause, Reason, Refuse, Say, ScriptedUpstream, Silence
 
 ARTIFACTS = Path(__file__).parent / ".artifacts"
 AXE = Path(__file__).parent / "clients" / "node_modules" / "axe-core" / "axe.min.js"
@@ -123,11 +123,11 @@ class Reader:
         return self.page.get_by_role("button", name=name, exact=True)
 
 
-Visit = Callable[..., Reader]
+Permit = Callable[..., Reader]
 
 
 @pytest.fixture
-def visit(browser: Browser, service: RunningService) -> Iterator[Visit]:
+def visit(browser: Browser, service: RunningService) -> Iterator[Permit]:
     """Open the page for a new reader; at the end none may have met a fault."""
     readers: list[Reader] = []
     with ExitStack() as stack:
@@ -199,10 +199,10 @@ def test_vendored_modules_are_the_ones_that_were_reviewed() -> None:
     assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()} == listed
 
 
-# Asking
+# CompletionClient
 
 
-def test_a_question_streams_its_answer_as_markdown(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_a_question_streams_its_answer_as_markdown(visit: Permit, upstream: ScriptedUpstream) -> None:
     gate, rest = threading.Event(), threading.Event()
     upstream.answer(Hold(gate), Say("Hello **you**"), Hold(rest), *say("\n\n" + SAMPLE), Finish())
     reader = visit()
@@ -223,7 +223,7 @@ def test_a_question_streams_its_answer_as_markdown(visit: Visit, upstream: Scrip
     assert reader.page.title() == "Hello! · ask"
 
 
-def test_the_history_goes_with_the_next_question(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_the_history_goes_with_the_next_question(visit: Permit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     reader.ask("One")
     reader.wait_for_end()
@@ -234,7 +234,7 @@ def test_the_history_goes_with_the_next_question(visit: Visit, upstream: Scripte
     assert told == [("user", "One"), ("assistant", "Hello there!"), ("user", "Two")]
 
 
-def test_starter_questions_are_asked_by_a_click(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_starter_questions_are_asked_by_a_click(visit: Permit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     starter = reader.page.locator(".starters button").first
     text = starter.inner_text()
@@ -244,7 +244,7 @@ def test_starter_questions_are_asked_by_a_click(visit: Visit, upstream: Scripted
     expect(reader.page.locator("#empty")).to_be_hidden()
 
 
-def test_input_is_checked_before_it_is_sent(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_input_is_checked_before_it_is_sent(visit: Permit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     reader.ask("   ")
     expect(reader.page.locator("#send")).to_be_disabled()
@@ -258,7 +258,7 @@ def test_input_is_checked_before_it_is_sent(visit: Visit, upstream: ScriptedUpst
     assert upstream.calls == []
 
 
-def test_reasoning_is_shown_collapsed(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_reasoning_is_shown_collapsed(visit: Permit, upstream: ScriptedUpstream) -> None:
     upstream.answer(Reason("Let me see."), Say("42"), Finish())
     reader = visit()
     reader.ask("What is it?")
@@ -270,7 +270,7 @@ def test_reasoning_is_shown_collapsed(visit: Visit, upstream: ScriptedUpstream) 
 
 
 @pytest.mark.parametrize("how", ["button", "Escape"])
-def test_stop_ends_the_answer_and_the_paid_call(visit: Visit, upstream: ScriptedUpstream, how: str) -> None:
+def test_stop_ends_the_answer_and_the_paid_call(visit: Permit, upstream: ScriptedUpstream, how: str) -> None:
     upstream.answer(Say("Once upon a time"), Silence())
     reader = visit()
     reader.ask("Tell me a story")
@@ -285,7 +285,7 @@ def test_stop_ends_the_answer_and_the_paid_call(visit: Visit, upstream: Scripted
     assert upstream.calls[0].wait_gone(5)
 
 
-def test_regenerate_replaces_the_last_answer(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_regenerate_replaces_the_last_answer(visit: Permit, upstream: ScriptedUpstream) -> None:
     upstream.answer_next(Say("First"), Finish())
     upstream.answer_next(Say("Second"), Finish())
     reader = visit()
@@ -298,7 +298,7 @@ def test_regenerate_replaces_the_last_answer(visit: Visit, upstream: ScriptedUps
     assert upstream.calls[0].body["messages"] == upstream.calls[1].body["messages"]
 
 
-def test_the_last_question_can_be_edited(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_the_last_question_can_be_edited(visit: Permit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     reader.ask("Who was Hypatai?")
     reader.wait_for_end()
@@ -315,7 +315,7 @@ def test_the_last_question_can_be_edited(visit: Visit, upstream: ScriptedUpstrea
     assert [message["content"] for message in upstream.calls[1].body["messages"]] == ["Who was Hypatia?"]
 
 
-def test_an_answer_and_its_code_can_be_copied(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_an_answer_and_its_code_can_be_copied(visit: Permit, upstream: ScriptedUpstream) -> None:
     text = "Look:\n\n```py\nprint(1)\n```\n"
     upstream.answer(Say(text), Finish())
     reader = visit(permissions=["clipboard-read", "clipboard-write"])
@@ -328,7 +328,7 @@ def test_an_answer_and_its_code_can_be_copied(visit: Visit, upstream: ScriptedUp
     reader.page.wait_for_function("navigator.clipboard.readText().then((text) => text.trim() === 'print(1)')")
 
 
-def test_a_refusal_is_shown_and_asking_again_helps(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_a_refusal_is_shown_and_asking_again_helps(visit: Permit, upstream: ScriptedUpstream) -> None:
     upstream.answer_next(Refuse(429, headers={"retry-after": "7"}))
     reader = visit()
     reader.ask("Hello!")
@@ -343,7 +343,7 @@ def test_a_refusal_is_shown_and_asking_again_helps(visit: Visit, upstream: Scrip
 
 
 def test_an_answer_that_breaks_off_keeps_its_text_and_says_so(
-    visit: Visit, upstream: ScriptedUpstream
+    visit: Permit, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(Say("The first half"), Cut())
     reader = visit()
@@ -352,7 +352,7 @@ def test_an_answer_that_breaks_off_keeps_its_text_and_says_so(
     expect(reader.prose).to_have_text("The first half")
 
 
-def test_an_answer_at_its_length_limit_says_so(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_an_answer_at_its_length_limit_says_so(visit: Permit, upstream: ScriptedUpstream) -> None:
     upstream.answer(Say("And so on and"), Finish("length"))
     reader = visit()
     reader.ask("Hello!")
@@ -363,7 +363,7 @@ def test_an_answer_at_its_length_limit_says_so(visit: Visit, upstream: ScriptedU
 
 
 def test_a_reload_in_mid_answer_goes_on_where_it_was_and_is_paid_once(
-    visit: Visit, upstream: ScriptedUpstream
+    visit: Permit, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("One, "), Say("two, "), Hold(gate), Say("three."), Finish())
@@ -380,7 +380,7 @@ def test_a_reload_in_mid_answer_goes_on_where_it_was_and_is_paid_once(
 
 
 def test_a_reload_before_the_first_event_asks_with_the_same_key_and_is_paid_once(
-    visit: Visit, upstream: ScriptedUpstream
+    visit: Permit, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Hold(gate), Say("Late"), Finish())
@@ -395,7 +395,7 @@ def test_a_reload_before_the_first_event_asks_with_the_same_key_and_is_paid_once
 
 
 def test_a_cut_network_loses_nothing_and_is_paid_once(
-    visit: Visit, service: RunningService, upstream: ScriptedUpstream
+    visit: Permit, service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("Before, "), Hold(gate), Say("after."), Finish())
@@ -414,7 +414,7 @@ def test_a_cut_network_loses_nothing_and_is_paid_once(
     assert upstream.paid_calls == 1
 
 
-def test_an_answer_goes_on_while_another_chat_is_read(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_an_answer_goes_on_while_another_chat_is_read(visit: Permit, upstream: ScriptedUpstream) -> None:
     gate = threading.Event()
     upstream.answer(Say("Slow "), Hold(gate), Say("answer"), Finish())
     reader = visit()
@@ -429,7 +429,7 @@ def test_an_answer_goes_on_while_another_chat_is_read(visit: Visit, upstream: Sc
 
 
 def test_past_chats_stay_in_this_browser_until_they_are_deleted(
-    visit: Visit, upstream: ScriptedUpstream
+    visit: Permit, upstream: ScriptedUpstream
 ) -> None:
     reader = visit()
     reader.ask("First chat")
@@ -479,7 +479,7 @@ Inline <b onclick="window.hacked = 3">bold</b> and <svg onload="window.hacked = 
 
 
 def test_markdown_that_tries_to_inject_is_shown_and_does_nothing(
-    visit: Visit, upstream: ScriptedUpstream
+    visit: Permit, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(*say(ATTACKS, 7), Finish())
     reader = visit()
@@ -495,7 +495,7 @@ def test_markdown_that_tries_to_inject_is_shown_and_does_nothing(
     assert reader.prose.locator("br").count() == 1
 
 
-def test_a_question_is_never_markup(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_a_question_is_never_markup(visit: Permit, upstream: ScriptedUpstream) -> None:
     text = "<img src=x onerror='window.hacked = 1'> **bold**"
     reader = visit()
     reader.ask(text)
@@ -506,7 +506,7 @@ def test_a_question_is_never_markup(visit: Visit, upstream: ScriptedUpstream) ->
 
 
 def test_a_giant_table_scrolls_by_itself_and_the_page_stays_alive(
-    visit: Visit, upstream: ScriptedUpstream
+    visit: Permit, upstream: ScriptedUpstream
 ) -> None:
     row = "|" + "wide cell of a table|" * 30 + "\n"
     table = row + "|" + "-|" * 30 + "\n" + row * 300
@@ -520,7 +520,7 @@ def test_a_giant_table_scrolls_by_itself_and_the_page_stays_alive(
 
 
 def test_a_long_answer_is_drawn_at_most_once_a_frame_while_it_grows(
-    visit: Visit, upstream: ScriptedUpstream
+    visit: Permit, upstream: ScriptedUpstream
 ) -> None:
     paragraph = "A sentence with **bold**, `code` and [a link](https://example.org/) in it. " * 5 + "\n\n"
     upstream.answer(*say(paragraph * 500, 400), Finish())
@@ -543,7 +543,7 @@ def test_a_long_answer_is_drawn_at_most_once_a_frame_while_it_grows(
     assert 1 <= drawings <= frames + 2  # the first and the last may fall between two frames
 
 
-def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Visit) -> None:
+def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Permit) -> None:
     paragraph = "A sentence with **bold**, `code` and [a link](https://example.org/) in it. " * 5 + "\n\n"
     made, kept = visit().page.evaluate(
         """async (paragraph) => {
@@ -568,7 +568,7 @@ def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Visit) -> None:
     assert made <= 1000  # each paragraph when it begins and when it is whole; all of them would be 250,000
 
 
-def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit: Visit) -> None:
+def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit: Permit) -> None:
     reader = visit()
     samples = [
         SAMPLE,
@@ -596,7 +596,7 @@ def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit:
 # Where the reader is
 
 
-def test_scrolling_up_lets_go_and_jumping_follows_again(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_scrolling_up_lets_go_and_jumping_follows_again(visit: Permit, upstream: ScriptedUpstream) -> None:
     gate, last = threading.Event(), threading.Event()
     upstream.answer(
         Say("line\n\n" * 80), Hold(gate), Say("more\n\n" * 20), Hold(last), Say("end\n\n" * 20), Finish()
@@ -624,7 +624,7 @@ def test_scrolling_up_lets_go_and_jumping_follows_again(visit: Visit, upstream: 
     reader.wait_for_end()
 
 
-def test_a_screen_reader_is_told_once_an_answer(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_a_screen_reader_is_told_once_an_answer(visit: Permit, upstream: ScriptedUpstream) -> None:
     upstream.answer(Say("One "), Pause(0.1), Say("two "), Pause(0.1), Say("three"), Finish())
     reader = visit()
     reader.page.evaluate(
@@ -640,7 +640,7 @@ def test_a_screen_reader_is_told_once_an_answer(visit: Visit, upstream: Scripted
     assert reader.page.locator("[aria-live], [role=status], [role=alert], [role=log]").count() == 1
 
 
-def test_everything_works_by_keyboard_with_a_visible_focus(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_everything_works_by_keyboard_with_a_visible_focus(visit: Permit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     expect(reader.page.locator("#question")).to_be_focused()
     reader.ask("Hello!")
@@ -665,7 +665,7 @@ def test_everything_works_by_keyboard_with_a_visible_focus(visit: Visit, upstrea
     } <= seen
 
 
-def test_the_drawer_of_a_narrow_screen_opens_and_closes_by_keyboard(visit: Visit) -> None:
+def test_the_drawer_of_a_narrow_screen_opens_and_closes_by_keyboard(visit: Permit) -> None:
     reader = visit(viewport=NARROW)
     expect(reader.page.locator("#sidebar")).to_be_hidden()
     reader.button("Chats").click()
@@ -675,7 +675,7 @@ def test_the_drawer_of_a_narrow_screen_opens_and_closes_by_keyboard(visit: Visit
     expect(reader.button("Chats")).to_be_focused()
 
 
-def test_a_chosen_theme_holds_against_the_systems_and_over_a_reload(visit: Visit) -> None:
+def test_a_chosen_theme_holds_against_the_systems_and_over_a_reload(visit: Permit) -> None:
     reader = visit(color_scheme="light")
     paper = "getComputedStyle(document.body).backgroundColor"
     light = reader.page.evaluate(paper)
@@ -687,7 +687,7 @@ def test_a_chosen_theme_holds_against_the_systems_and_over_a_reload(visit: Visit
     assert reader.page.evaluate(paper) == light
 
 
-def test_reduced_motion_moves_nothing(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_reduced_motion_moves_nothing(visit: Permit, upstream: ScriptedUpstream) -> None:
     gate = threading.Event()
     upstream.answer(Hold(gate), Say("Done"), Finish())
     reader = visit(reduced_motion="reduce")
@@ -722,7 +722,7 @@ def give(reader: Reader, key: str) -> None:
 
 
 def test_a_key_is_asked_for_once_and_the_question_is_sent_again_with_it(
-    visit: Visit, locked: RunningService, upstream: ScriptedUpstream
+    visit: Permit, locked: RunningService, upstream: ScriptedUpstream
 ) -> None:
     reader = visit(locked.url)
     field = reader.page.get_by_label("This service asks for a key")
@@ -747,7 +747,7 @@ def test_a_key_is_asked_for_once_and_the_question_is_sent_again_with_it(
 
 
 def test_a_key_lasts_over_a_reload_and_until_it_is_forgotten(
-    visit: Visit, locked: RunningService, upstream: ScriptedUpstream
+    visit: Permit, locked: RunningService, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("One, "), Hold(gate), Say("two."), Finish())
@@ -767,7 +767,7 @@ def test_a_key_lasts_over_a_reload_and_until_it_is_forgotten(
 
 
 def test_an_answer_that_is_met_without_its_key_goes_on_when_it_is_given(
-    visit: Visit, locked: RunningService, upstream: ScriptedUpstream
+    visit: Permit, locked: RunningService, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("One, "), Hold(gate), Say("two."), Finish())
@@ -795,7 +795,7 @@ def test_an_answer_that_is_met_without_its_key_goes_on_when_it_is_given(
     ids=["rate", "streams of one", "streams of all", "budget"],
 )
 def test_a_limit_is_told_in_words_and_the_question_is_not_lost(
-    visit: Visit, upstream: ScriptedUpstream, limit: dict[str, str], told: str
+    visit: Permit, upstream: ScriptedUpstream, limit: dict[str, str], told: str
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("One, "), Hold(gate), Finish())
@@ -816,7 +816,7 @@ def test_a_limit_is_told_in_words_and_the_question_is_not_lost(
 
 
 @contextmanager
-def conversation(visit: Visit, upstream: ScriptedUpstream, **options: Any) -> Iterator[Reader]:
+def conversation(visit: Permit, upstream: ScriptedUpstream, **options: Any) -> Iterator[Reader]:
     """A reader before every kind of thing that the page can show."""
     upstream.answer_next(Reason("They want a comparison."), *say(SAMPLE), Finish())
     upstream.answer_next(Say("The first half of an answer"), Cut())
@@ -829,7 +829,7 @@ def conversation(visit: Visit, upstream: ScriptedUpstream, **options: Any) -> It
 @pytest.mark.parametrize("size", ["desktop", "narrow"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_overflows(
-    visit: Visit, upstream: ScriptedUpstream, theme: str, size: str
+    visit: Permit, upstream: ScriptedUpstream, theme: str, size: str
 ) -> None:
     viewport = DESKTOP if size == "desktop" else NARROW
     options = {"viewport": viewport, "color_scheme": theme, "reduced_motion": "reduce"}
@@ -858,7 +858,7 @@ def check(reader: Reader, name: str) -> None:
     assert reader.page.evaluate("document.documentElement.scrollWidth") == width["width"]
 
 
-def test_the_picture_for_the_readme_is_taken(visit: Visit, upstream: ScriptedUpstream) -> None:
+def test_the_picture_for_the_readme_is_taken(visit: Permit, upstream: ScriptedUpstream) -> None:
     with conversation(visit, upstream, viewport={"width": 1040, "height": 720}) as reader:
         reader.page.locator("#scroller").evaluate("(scroller) => { scroller.scrollTop = 0 }")
         reader.page.locator("#question").blur()

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser import chromium
-from tests.service import RunningService, parse_sse, serve
-from tests.upstream import Finish, Pause, Say, ScriptedUpstream
+from tests.support.browser import chromium
+from tests.support.service import RunningService, parse_sse, serve
+from tests.support.upstream import Finish, Pause, Say, ScriptedUpstream
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 ADDRESS = "http://127.0.0.1:8000"

@@ -21,9 +21,9 @@ import pytest
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
-from tests.redis_server import PASSWORD, RedisServer
-from tests.service import HELLO, RunningService, ask, events, open_sockets, serve, text_of
-from tests.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
+from tests.support.redis_server import PASSWORD, RedisServer
+from tests.support.service import HELLO, RunningService, ask, events, open_sockets, serve, text_of
+from tests.support.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
 Serve = Callable[..., RunningService]
 

@@ -14,8 +14,8 @@ import pytest
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
-from tests.upstream import (
+from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
+from tests.support.upstream import (
     Accept,
     Cut,
     Eof,
@@ -146,7 +146,7 @@ def no_paid_call(upstream: ScriptedUpstream) -> Iterator[None]:
     assert len(upstream.calls) == before
 
 
-# Asking.
+# CompletionClient.
 
 
 def test_a_question_in_the_url_reaches_upstream_as_a_user_message(

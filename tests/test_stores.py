@@ -15,14 +15,14 @@ from redis.asyncio import Redis
 
 from chat_sse.errors import Draining, KeyReused, StoreUnavailable, StreamNotFound, UpstreamTimeout
 from chat_sse.events import Delta, Done, Start, failure, new_stream_id
-from chat_sse.stores.base import Log, Store, Ticket
+from chat_sse.stores.base import Log, LogSpec, Store
 from chat_sse.stores.memory import MemoryStore
+from chat_sse.stores.redis.client import CONNECTIONS
 from chat_sse.stores.redis.commands import READ_MS
 from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS
-from chat_sse.stores.redis.link import CONNECTIONS
 from chat_sse.stores.redis.scripts import log_key, news_channel
 from chat_sse.stores.redis.store import RedisStore
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 TTL_SECONDS = 300.0
 SHORT_TTL_SECONDS = 0.3
@@ -75,7 +75,7 @@ async def elsewhere(store: Store, open_store: OpenStore) -> Store:
 
 
 async def create(store: Store, **fields: object) -> Log:
-    log = await store.create(Ticket(stream_id=new_stream_id(), **fields))  # type: ignore[arg-type]
+    log = await store.create(LogSpec(stream_id=new_stream_id(), **fields))  # type: ignore[arg-type]
     assert log is not None
     return log
 
@@ -99,20 +99,20 @@ async def read_all(log: Log, after: int = -1) -> list[bytes]:
 
 
 class Taking:
-    """A taker that keeps what it takes, up to a word."""
+    """A subscriber that keeps what it takes, up to a word."""
 
     def __init__(self, until: str | None = None) -> None:
         self.taken: list[bytes] = []
         self._until = until
 
-    def take(self, entries: Sequence[bytes]) -> bool:
+    def deliver(self, entries: Sequence[bytes]) -> bool:
         if self._until in contents(entries):
             return False
         self.taken.extend(entries)
         return True
 
-    def take_entry(self, entry: bytes) -> bool:
-        return self.take([entry])
+    def deliver_entry(self, entry: bytes) -> bool:
+        return self.deliver([entry])
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -184,13 +184,15 @@ async def test_a_waiting_reader_is_offered_what_comes_and_returns_with_what_it_d
     log.append(deltas("before"))
 
     async def read(source: Store) -> tuple[list[str], list[str]]:
-        taker = Taking(until="no more")
+        subscriber = Taking(until="no more")
         reader = await source.open(log.id)
         with reader.reading():
-            returned = await reader.read(0, taker)
-            assert 1 + len(taker.taken) + len(returned) == reader.length
-        assert [*taker.taken, *returned] == (await read_all(reader, 0))[: len(taker.taken) + len(returned)]
-        return contents(taker.taken), contents(returned)
+            returned = await reader.read(0, subscriber)
+            assert 1 + len(subscriber.taken) + len(returned) == reader.length
+        assert [*subscriber.taken, *returned] == (await read_all(reader, 0))[
+            : len(subscriber.taken) + len(returned)
+        ]
+        return contents(subscriber.taken), contents(returned)
 
     reading = [asyncio.create_task(read(source)) for source in (store, elsewhere)]
     for word in ("one", "two", "no more"):
@@ -288,7 +290,7 @@ async def test_unknown_logs_keys_and_labels_are_not_found(store: Store) -> None:
         store.open("unknown"),
         store.seal("unknown", STOPPED),
         store.find_key("unknown"),
-        store.find_label("unknown"),
+        store.find_chat("unknown"),
     ):
         with pytest.raises(StreamNotFound):
             await asking
@@ -315,7 +317,7 @@ async def test_the_owner_and_the_extent_are_kept(store: Store, elsewhere: Store)
 
 async def test_of_many_simultaneous_claims_exactly_one_creates(store: Store, elsewhere: Store) -> None:
     def claim(source: Store) -> Awaitable[Log | None]:
-        return source.create(Ticket(stream_id=new_stream_id(), key="k1", fingerprint=b"f"))
+        return source.create(LogSpec(stream_id=new_stream_id(), idempotency_key="k1", fingerprint=b"f"))
 
     claims = await asyncio.gather(*(claim((store, elsewhere)[n % 2]) for n in range(60)))
     [winner] = [log for log in claims if log is not None]
@@ -324,27 +326,27 @@ async def test_of_many_simultaneous_claims_exactly_one_creates(store: Store, els
 
 
 async def test_a_key_with_another_fingerprint_is_refused(store: Store, elsewhere: Store) -> None:
-    log = await create(store, key="k2", fingerprint=b"f")
+    log = await create(store, idempotency_key="k2", fingerprint=b"f")
     for source in (store, elsewhere):
         with pytest.raises(KeyReused):
-            await source.create(Ticket(stream_id=new_stream_id(), key="k2", fingerprint=b"g"))
+            await source.create(LogSpec(stream_id=new_stream_id(), idempotency_key="k2", fingerprint=b"g"))
         assert (await source.find_key("k2")).id == log.id
 
 
 async def test_a_label_moves_to_the_newest_log(store: Store, elsewhere: Store) -> None:
-    first = await create(store, label="chat")
-    assert (await elsewhere.find_label("chat")).id == first.id
-    second = await create(elsewhere, label="chat")
-    assert (await store.find_label("chat")).id == second.id
+    first = await create(store, chat_id="chat")
+    assert (await elsewhere.find_chat("chat")).id == first.id
+    second = await create(elsewhere, chat_id="chat")
+    assert (await store.find_chat("chat")).id == second.id
     first.append([STOPPED])
     await store.discard(first)
-    assert (await store.find_label("chat")).id == second.id
+    assert (await store.find_chat("chat")).id == second.id
 
 
 async def test_a_discarded_log_is_gone_and_frees_its_key_while_its_readers_finish(
     store: Store, elsewhere: Store
 ) -> None:
-    log = await create(store, key="k3", fingerprint=b"f", label="l3")
+    log = await create(store, idempotency_key="k3", fingerprint=b"f", chat_id="l3")
     reader = await elsewhere.open(log.id)
     reading = asyncio.create_task(read_all(reader))
     await asyncio.sleep(0)
@@ -356,15 +358,15 @@ async def test_a_discarded_log_is_gone_and_frees_its_key_while_its_readers_finis
         with pytest.raises(StreamNotFound):
             await source.find_key("k3")
         with pytest.raises(StreamNotFound):
-            await source.find_label("l3")
+            await source.find_chat("l3")
     assert await reading == [msgspec.json.encode(FAILED)]
-    await create(elsewhere, key="k3", fingerprint=b"g")
+    await create(elsewhere, idempotency_key="k3", fingerprint=b"g")
 
 
 async def test_a_sealed_log_expires_with_its_key_and_a_running_one_does_not(open_store: OpenStore) -> None:
     store = await open_store(ttl_seconds=SHORT_TTL_SECONDS)
-    running = await create(store, key="k4", label="l4")
-    sealed = await create(store, key="k5", label="l5")
+    running = await create(store, idempotency_key="k4", chat_id="l4")
+    sealed = await create(store, idempotency_key="k5", chat_id="l5")
     sealed.append([STOPPED])
 
     async def is_gone() -> bool:
@@ -375,12 +377,12 @@ async def test_a_sealed_log_expires_with_its_key_and_a_running_one_does_not(open
         return False
 
     await eventually(is_gone)
-    for asking in (store.open(sealed.id), store.find_label("l5")):
+    for asking in (store.open(sealed.id), store.find_chat("l5")):
         with pytest.raises(StreamNotFound):
             await asking
     assert (await store.open(running.id)).id == running.id
     assert (await store.find_key("k4")).id == running.id
-    await create(store, key="k5")
+    await create(store, idempotency_key="k5")
 
 
 async def test_it_takes_questions(store: Store) -> None:
@@ -442,10 +444,10 @@ async def test_every_key_expires(
         await raw.flushall()
     store = await open_redis()
     elsewhere = await open_redis()
-    running = await create(store, key="k6", label="l6")
+    running = await create(store, idempotency_key="k6", chat_id="l6")
     running.append(deltas("a"))
     await (await elsewhere.open(running.id)).read(-1)
-    sealed = await create(store, key="k7", label="l7")
+    sealed = await create(store, idempotency_key="k7", chat_id="l7")
     sealed.append([*deltas("a"), STOPPED])
     await read_all(await elsewhere.open(sealed.id))
     async with Redis.from_url(redis_server.url) as raw:
@@ -547,7 +549,7 @@ async def test_an_outage_leaves_local_readers_alone_and_what_was_lost_is_sent_ag
                 stack.push_async_callback(store.aclose)
                 await store.start()
             here, there = stores
-            log = await create(here, key="k8", fingerprint=b"f")
+            log = await create(here, idempotency_key="k8", fingerprint=b"f")
             log.append(deltas("before"))
             reader = await there.open(log.id)
             with reader.reading():

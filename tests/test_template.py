@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from chat_sse.events import Delta, Reasoning
 from chat_sse.upstreams.base import UpstreamEvent
-from chat_sse.upstreams.chunks import ChunkDecoder
-from chat_sse.upstreams.connection import whole_chunk
-from chat_sse.upstreams.hearing import LESSONS, Hearing
-from chat_sse.upstreams.template import learn
+from chat_sse.upstreams.http.connection import whole_chunk
+from chat_sse.upstreams.openai.chunks import ChunkDecoder
+from chat_sse.upstreams.openai.passthrough import derive
+from chat_sse.upstreams.openai.stream import LESSONS, CompletionStream
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
@@ -32,13 +32,13 @@ class Ear:
         self.entries: list[bytes] = []
         self.short = 0
 
-    def accepted(self) -> None:
+    def on_accepted(self) -> None:
         """Is not called here."""
 
-    def heard(self, events: Sequence[UpstreamEvent]) -> None:
+    def on_events(self, events: Sequence[UpstreamEvent]) -> None:
         self.entries += map(encode, events)
 
-    def heard_entry(self, entry: bytes) -> None:
+    def on_entry(self, entry: bytes) -> None:
         self.entries.append(entry)
         self.short += 1
 
@@ -48,11 +48,11 @@ def hear(pieces: Sequence[bytes]) -> tuple[Ear, str | None]:
 
     async def listen() -> tuple[Ear, str | None]:
         ear = Ear()
-        hearing = Hearing(ear)
+        stream = CompletionStream(ear)
         for piece in pieces:
-            hearing.data(piece)
-        hearing.end(lost=False)
-        fault = hearing.over.exception()
+            stream.data(piece)
+        stream.end(lost=False)
+        fault = stream.finished.exception()
         return ear, getattr(fault, "code", None)
 
     return asyncio.run(listen())
@@ -188,11 +188,11 @@ def test_padding_that_is_more_than_padding_is_decoded(unlike: bytes) -> None:
     ],
 )
 def test_nothing_is_learnt_from_a_chunk_that_says_more_than_a_text_or_says_it_twice(chunk: Any) -> None:
-    assert learn(piece(chunk), Delta("a"), None) is None
+    assert derive(piece(chunk), Delta("a"), None) is None
 
 
 def test_nothing_is_learnt_from_a_text_that_came_with_other_events() -> None:
-    assert learn(piece(openai("")) + piece(openai("a")), Delta("a"), None) is None
+    assert derive(piece(openai("")) + piece(openai("a")), Delta("a"), None) is None
 
 
 def test_a_field_that_counts_is_never_taken_for_padding() -> None:
@@ -200,15 +200,15 @@ def test_a_field_that_counts_is_never_taken_for_padding() -> None:
     first, second = (
         {"choices": [{"delta": {"content": "a"}, "finish_reason": reason}]} for reason in ("", "length")
     )
-    template = learn(piece(first), Delta("a"), None)
-    assert template is not None
-    assert learn(piece(second), Delta("a"), template) is None
+    passthrough = derive(piece(first), Delta("a"), None)
+    assert passthrough is not None
+    assert derive(piece(second), Delta("a"), passthrough) is None
 
 
 def test_what_differs_as_a_name_is_never_taken_for_padding() -> None:
-    template = learn(piece(openai("a", x1="")), Delta("a"), None)
-    other = learn(piece(openai("b", x2="")), Delta("b"), template)
-    assert template is not None
+    passthrough = derive(piece(openai("a", x1="")), Delta("a"), None)
+    other = derive(piece(openai("b", x2="")), Delta("b"), passthrough)
+    assert passthrough is not None
     assert other is not None
     assert other.entry(piece(openai("c", x2=""))) == encode(Delta("c"))
     assert other.entry(piece(openai("c", error=""))) is None
@@ -269,10 +269,10 @@ def test_a_wrong_byte_makes_no_text_that_the_decoder_does_not_read(
 
 def test_reasoning_is_not_told_as_text() -> None:
     chunk = {"choices": [{"delta": {"reasoning": "a"}}]}
-    template = learn(piece(chunk), Reasoning("a"), None)
-    assert template is not None
-    assert template.entry(piece({"choices": [{"delta": {"reasoning": "b"}}]})) == encode(Reasoning("b"))
-    assert template.entry(piece({"choices": [{"delta": {"content": "b"}}]})) is None
+    passthrough = derive(piece(chunk), Reasoning("a"), None)
+    assert passthrough is not None
+    assert passthrough.entry(piece({"choices": [{"delta": {"reasoning": "b"}}]})) == encode(Reasoning("b"))
+    assert passthrough.entry(piece({"choices": [{"delta": {"content": "b"}}]})) is None
 
 
 # The chunks of the wire.

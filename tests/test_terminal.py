@@ -19,9 +19,9 @@ import msgspec
 import pytest
 
 from tests.conftest import QUICK
-from tests.proxy import BadNetwork
-from tests.service import RunningService, serve
-from tests.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
+from tests.support.proxy import BadNetwork
+from tests.support.service import RunningService, serve
+from tests.support.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
 WAIT_SECONDS = 20.0
 
@@ -385,7 +385,7 @@ def test_asking_does_not_import_the_server_nor_serving_the_terminal() -> None:
             timeout=30,
             check=True,
         ).stdout.split()
-        for module in ("chat_sse.cli, chat_sse.terminal.command", "chat_sse.cli, chat_sse.server")
+        for module in ("chat_sse.cli, chat_sse.terminal.command", "chat_sse.cli, chat_sse.server.serve")
     )
     assert not {"openai", "uvicorn", "starlette.applications", "rich"} & set(ask)
     assert not {"rich", "markdown_it", "platformdirs", "chat_sse.terminal"} & set(server)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.service import RunningService, ask, events, text_of
-from tests.upstream import (
+from tests.support.service import RunningService, ask, events, text_of
+from tests.support.upstream import (
     Accept,
     Chunk,
     Cut,

@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from tests.upstream import (
+from tests.support.upstream import (
     DEFAULT_USAGE,
     Accept,
     Chunk,
@@ -303,7 +303,7 @@ def test_a_wait_for_calls_that_never_come_is_bounded(upstream: ScriptedUpstream)
 
 
 def test_it_runs_by_hand() -> None:
-    command = [sys.executable, "-m", "tests.upstream", "--text", "Hi you"]
+    command = [sys.executable, "-m", "tests.support.upstream", "--text", "Hi you"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -21,8 +21,8 @@ import pytest
 import trustme
 
 from tests.conftest import QUICK
-from tests.service import HELLO, RunningService, ask, events, serve, text_of
-from tests.upstream import (
+from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
+from tests.support.upstream import (
     Accept,
     Cut,
     Eof,
@@ -69,7 +69,10 @@ def outcome(response: httpx2.Response) -> tuple[str, str]:
 
 
 WIRES: dict[str, tuple[tuple[Step, ...], tuple[str, str]]] = {
-    "chunks in one piece": ((Wire(CHUNKED + chunk(HI) + chunk(STOP) + b"0\r\n\r\n"), Cut()), ("Hi", "stop")),
+    "chunks in one piece": (
+        (Wire(CHUNKED + chunk(HI) + chunk(STOP) + b"0\r\n\r\n"), Cut()),
+        ("Hi", "stop"),
+    ),
     "chunks with extensions and trailers": (
         (Wire(CHUNKED + b"%x;a=b\r\n%s\r\n0\r\nT: 1\r\n\r\n" % (len(HI + STOP), HI + STOP)), Cut()),
         ("Hi", "stop"),
@@ -107,7 +110,10 @@ WIRES: dict[str, tuple[tuple[Step, ...], tuple[str, str]]] = {
         (Wire(CHUNKED + chunk(HI) + b"3\r\n" + STOP), Silence()),
         ("Hi", "upstream_protocol_error"),
     ),
-    "a chunk for each delta": ((*DELTAS, Wire(chunk(STOP)), Wire(b"0\r\n\r\n"), Cut()), ("HiHiHi", "stop")),
+    "a chunk for each delta": (
+        (*DELTAS, Wire(chunk(STOP)), Wire(b"0\r\n\r\n"), Cut()),
+        ("HiHiHi", "stop"),
+    ),
     "a chunk for each delta, and nonsense behind": (
         (*DELTAS, Wire(b"zz\r\n" + HI + b"\r\n"), Silence()),
         ("HiHiHi", "upstream_protocol_error"),
@@ -117,10 +123,19 @@ WIRES: dict[str, tuple[tuple[Step, ...], tuple[str, str]]] = {
         ("HiHiHi", "upstream_protocol_error"),
     ),
     "a chunk for each delta, one in two pieces": (
-        (*DELTAS, Wire(chunk(HI)[:20]), Pause(0.02), Wire(chunk(HI)[20:] + chunk(STOP)), Cut()),
+        (
+            *DELTAS,
+            Wire(chunk(HI)[:20]),
+            Pause(0.02),
+            Wire(chunk(HI)[20:] + chunk(STOP)),
+            Cut(),
+        ),
         ("HiHiHiHi", "stop"),
     ),
-    "no HTTP": ((Wire(b"220 mail.example ESMTP\r\n"), Silence()), ("", "service_unavailable_error")),
+    "no HTTP": (
+        (Wire(b"220 mail.example ESMTP\r\n"), Silence()),
+        ("", "service_unavailable_error"),
+    ),
     "an endless head": (
         (Wire(b"HTTP/1.1 200 OK\r\nA: " + b"a" * 200_000), Silence()),
         ("", "service_unavailable_error"),

@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-ASSETS = Path(__file__).parent.parent / "chat_sse" / "docs" / "assets"
+ASSETS = Path(__file__).parent.parent / "chat_sse" / "web" / "docs" / "assets"
 
 # Name, version, the archive's integrity, and which of its files become ours under which name.
 PACKAGES = (

@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 from starlette.responses import Response
 
-from chat_sse.events import Taker
+from chat_sse.events import Subscriber
 
 Batches: TypeAlias = AsyncGenerator[Sequence[bytes], None]
 
@@ -17,7 +17,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     stream_id: str
     after: int
     """The cursor: the last sequence number that the client has seen, -1 for none."""
-    follow: Callable[[Taker | None], Batches]
+    follow: Callable[[Subscriber | None], Batches]
     """Begin to read: consecutive entries, the first numbered `after + 1`; ends after the terminal one. What
     the argument takes, as `Log.read` says, is not among them. Raises ChatError when no more can be read from
     here: a format tells it as the last event, under no number, since the log goes on without it and the

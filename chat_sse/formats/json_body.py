@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from chat_sse.errors import error_of
 from chat_sse.events import Delta, Done, Failure, Reasoning, Start, Usage, decode_event
-from chat_sse.formats.attended import AttendedResponse
 from chat_sse.formats.base import Delivery, Reading
-from chat_sse.formats.presence import Presence
+from chat_sse.formats.client_stream import ClientStream
+from chat_sse.formats.streamed_response import StreamedResponse
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +57,10 @@ def collect(entries: Sequence[bytes]) -> Answer:
     raise ValueError("a log ends with a terminal event")
 
 
-class JsonAnswer(AttendedResponse):
+class JsonAnswer(StreamedResponse):
     """Waits for the end of the answer."""
 
-    async def produce(self, client: Presence) -> None:
+    async def produce(self, client: ClientStream) -> None:
         """Send the body."""
         entries: list[bytes] = []
         async with aclosing(self.reading.follow(None)) as batches:

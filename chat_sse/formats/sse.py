@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from chat_sse.errors import ChatError
 from chat_sse.events import failure, is_terminal
 from chat_sse.formats.base import Delivery, Reading
-from chat_sse.formats.presence import BodyWriter, Presence
+from chat_sse.formats.client_stream import BodyWriter, ClientStream
 
 # How long EventSource waits before it reconnects. It rides on the first event: on a block of its own it would
 # make an empty event in some clients.
@@ -30,7 +30,7 @@ _BLOCK = b"data: %s%s%d\n\n"
 
 
 class Encoder:
-    """Encodes one reading, batch by batch in the log's order, and is the taker of what comes meanwhile."""
+    """Encodes one reading batch by batch, in the log's order; subscribes to what is appended meanwhile."""
 
     __slots__ = ("writer",)
 
@@ -45,7 +45,7 @@ class Encoder:
         """Encode the error with which this reading alone ends: the log goes on without it."""
         raise NotImplementedError
 
-    def take(self, entries: Sequence[bytes]) -> bool:
+    def deliver(self, entries: Sequence[bytes]) -> bool:
         """Send entries as they come, without waking the request's task, while the client keeps up."""
         writer = self.writer
         if not writer.is_ready:
@@ -53,9 +53,9 @@ class Encoder:
         writer.push(self.encode(entries))
         return True
 
-    def take_entry(self, entry: bytes) -> bool:
+    def deliver_entry(self, entry: bytes) -> bool:
         """Send one, as most come."""
-        return self.take((entry,))
+        return self.deliver((entry,))
 
 
 class SseEncoder(Encoder):
@@ -74,8 +74,8 @@ class SseEncoder(Encoder):
         blocks = b"".join([_BLOCK % (entry, head, seq) for seq, entry in enumerate(entries, first)])
         return RETRY + blocks if first == 0 else blocks
 
-    def take_entry(self, entry: bytes) -> bool:
-        """Send one, as most come: `take` in a single call."""
+    def deliver_entry(self, entry: bytes) -> bool:
+        """Send one, as most come: `deliver` in a single call."""
         writer, seq = self.writer, self._next
         if not writer.is_ready or seq == 0:  # the first one has more to tell
             return False
@@ -97,7 +97,7 @@ HEADERS = (
 
 
 class EventStream(EventSourceResponse):
-    """sse-starlette's response with this service's headers, and `Presence` in the place of its four tasks.
+    """sse-starlette's response with this service's headers, and `ClientStream` instead of its four tasks.
 
     What it protects stays: the client's leaving is noticed, heartbeats are sent, a client that takes no bytes
     is cut after the send timeout, and HEAD is answered without a stream. A shutdown ends the log, and so the
@@ -129,7 +129,7 @@ class EventStream(EventSourceResponse):
             await send({"type": "http.response.body"})
             return
         async with (
-            Presence(
+            ClientStream(
                 scope,
                 receive,
                 send,

@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from chat_sse.errors import ChatError, error_of
 from chat_sse.events import Delta, Done, Failure, Terminal, decode_event, failure
-from chat_sse.formats.attended import AttendedResponse
 from chat_sse.formats.base import Delivery, Reading
-from chat_sse.formats.presence import Presence
+from chat_sse.formats.client_stream import ClientStream
+from chat_sse.formats.streamed_response import StreamedResponse
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ def is_whole(end: Terminal | None) -> bool:
     return isinstance(end, Done) and end.finish_reason != "cancelled"
 
 
-class TextStream(AttendedResponse):
+class TextStream(StreamedResponse):
     """Holds its head back until the first delta, and its end back from an answer that is not whole."""
 
-    async def produce(self, client: Presence) -> None:
+    async def produce(self, client: ClientStream) -> None:
         """Send the deltas as they come."""
         begun, end = False, None
         try:

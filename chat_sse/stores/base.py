@@ -7,20 +7,20 @@ from typing import Protocol
 import msgspec
 
 from chat_sse.errors import ChatError
-from chat_sse.events import Event, Taker, Terminal
+from chat_sse.events import Event, Subscriber, Terminal
 
 
-class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+class LogSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Under which names a new log is kept."""
 
     stream_id: str
     owner: str = ""
     """The principal that asked, and the only one that may read or stop the answer."""
-    key: str | None = None
+    idempotency_key: str | None = None
     """Claimed for this log alone: the same key again finds it instead of creating another."""
     fingerprint: bytes = b""
     """Digest of the question, to tell a key's second use from its misuse."""
-    label: str | None = None
+    chat_id: str | None = None
     """Moves on to the newest log that carries it, such as a chat's latest answer."""
 
 
@@ -71,16 +71,15 @@ class Log(Protocol):
         """Tell how many entries there are, and whether the last one is terminal."""
         ...
 
-    async def read(self, after: int, taker: Taker | None = None) -> Sequence[bytes]:
+    async def read(self, after: int, subscriber: Subscriber | None = None) -> Sequence[bytes]:
         """Read the entries after a cursor, waiting until there is one.
 
         `after`: the last sequence number seen, exclusive; -1 reads from the start. Returns consecutive
         entries up to `length`; or nothing, once the log is sealed and was read to its end. Cancelling it
         loses nothing. A reader that waits costs no timer and no task.
 
-        `taker`: is offered what comes while this waits, all that is new each time. The wait goes on as long
-        as it takes that, so no task is woken; what it does not take is returned, and so is the log's end,
-        with what comes in one append with it.
+        `subscriber`: is offered each append while this waits. As long as it accepts them, the wait goes on
+        and no task is woken. Returned is what it did not accept, and the append that ends the log.
 
         Raises ChatError when the log can be read no further from here, such as StoreUnavailable when it is
         kept elsewhere and out of reach; what was read before remains true, and can be resumed from.
@@ -105,8 +104,8 @@ class Store(Protocol):
     and reading it beside its producer never depend on that.
     """
 
-    async def create(self, ticket: Ticket) -> Log | None:
-        """Create a log under a new id, claiming the ticket's key and moving its label.
+    async def create(self, spec: LogSpec) -> Log | None:
+        """Create a log under a new id, claiming the spec's key and moving its label.
 
         Returns None, and changes nothing, when the key already belongs to a log (see `find_key`): of any
         number of simultaneous claims exactly one creates. Raises KeyReused when that log was claimed with
@@ -118,7 +117,7 @@ class Store(Protocol):
         """Give the log that claimed the key. Raises StreamNotFound when there is none (any more)."""
         ...
 
-    async def find_label(self, label: str) -> Log:
+    async def find_chat(self, chat_id: str) -> Log:
         """Give the newest log with the label. Raises StreamNotFound when there is none (any more)."""
         ...
 

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from chat_sse.errors import ChatError, KeyReused, StreamNotFound
-from chat_sse.events import Done, Event, Failure, Taker, Terminal
-from chat_sse.stores.base import Log, Ticket
+from chat_sse.events import Done, Event, Failure, Subscriber, Terminal
+from chat_sse.stores.base import Log, LogSpec
 
 _encode = msgspec.json.Encoder().encode
 
@@ -22,10 +22,10 @@ def _nobody() -> None:
 class _Waiting:
     """A reader that has read all there is: woken by the next append, unless it takes what that brings."""
 
-    __slots__ = ("first", "taker", "woken")
+    __slots__ = ("first", "subscriber", "woken")
 
-    def __init__(self, taker: Taker | None) -> None:
-        self.taker = taker
+    def __init__(self, subscriber: Subscriber | None) -> None:
+        self.subscriber = subscriber
         self.first: int | None = None
         """The first entry that it has not taken, once there is one."""
         self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -33,7 +33,7 @@ class _Waiting:
     def wake(self, first: int) -> None:
         """Have its task read on from an entry. The first call counts."""
         if self.first is None:
-            self.taker, self.first = None, first
+            self.subscriber, self.first = None, first
             if not self.woken.done():  # cancelled
                 self.woken.set_result(None)
 
@@ -43,9 +43,9 @@ class MemoryLog:
 
     __slots__ = ("_entries", "_on_seal", "_waiting", "id", "on_stop", "owner", "sealed", "size")
 
-    def __init__(self, ticket: Ticket, on_seal: Callable[["MemoryLog"], None]) -> None:
-        self.id = ticket.stream_id
-        self.owner = ticket.owner
+    def __init__(self, spec: LogSpec, on_seal: Callable[["MemoryLog"], None]) -> None:
+        self.id = spec.stream_id
+        self.owner = spec.owner
         self.sealed = False
         self.size = 0
         self._entries: list[bytes] = []
@@ -77,8 +77,8 @@ class MemoryLog:
         entries.append(entry)
         self.size += len(entry)
         for waiting in self._waiting:  # as in `_offer`
-            taker = waiting.taker
-            if taker is None or not taker.take_entry(entry):
+            subscriber = waiting.subscriber
+            if subscriber is None or not subscriber.deliver_entry(entry):
                 waiting.wake(len(entries) - 1)
         return True
 
@@ -102,11 +102,11 @@ class MemoryLog:
         """Tell, as `Log.extent` promises."""
         return len(self._entries), self.sealed
 
-    async def read(self, after: int, taker: Taker | None = None) -> Sequence[bytes]:
+    async def read(self, after: int, subscriber: Subscriber | None = None) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""
         first = after + 1
         while first >= len(self._entries) and not self.sealed:
-            waiting = _Waiting(taker if first == len(self._entries) else None)
+            waiting = _Waiting(subscriber if first == len(self._entries) else None)
             self._waiting.append(waiting)
             try:
                 await waiting.woken
@@ -119,8 +119,8 @@ class MemoryLog:
         """Offer what is new, from an entry on, to those who wait; the end wakes them all."""
         entries = self._entries[first:]
         for waiting in self._waiting:
-            taker = waiting.taker
-            if taker is None or self.sealed or not taker.take(entries):
+            subscriber = waiting.subscriber
+            if subscriber is None or self.sealed or not subscriber.deliver(entries):
                 waiting.wake(first)
 
 
@@ -132,24 +132,24 @@ class MemoryStore:
         self._max_kept = max_kept
         self._max_kept_bytes = max_kept_bytes
         self._logs: dict[str, MemoryLog] = {}
-        self._tickets: dict[str, Ticket] = {}  # by stream id
-        self._claims: dict[str, Ticket] = {}  # by key
-        self._labels: dict[str, str] = {}  # label → stream id
+        self._specs: dict[str, LogSpec] = {}  # by stream id
+        self._claims: dict[str, LogSpec] = {}  # by key
+        self._chats: dict[str, str] = {}  # label → stream id
         self._kept: OrderedDict[str, asyncio.TimerHandle] = OrderedDict()  # sealed, the oldest first
         self._kept_bytes = 0
 
-    async def create(self, ticket: Ticket) -> Log | None:
+    async def create(self, spec: LogSpec) -> Log | None:
         """Create or claim, as `Store.create` promises."""
-        if ticket.key is not None:
-            claim = self._claims.setdefault(ticket.key, ticket)
-            if claim is not ticket:
-                if claim.fingerprint != ticket.fingerprint:
+        if spec.idempotency_key is not None:
+            claim = self._claims.setdefault(spec.idempotency_key, spec)
+            if claim is not spec:
+                if claim.fingerprint != spec.fingerprint:
                     raise KeyReused("this key was used with another body")
                 return None
-        if ticket.label is not None:
-            self._labels[ticket.label] = ticket.stream_id
-        self._tickets[ticket.stream_id] = ticket
-        log = self._logs[ticket.stream_id] = MemoryLog(ticket, self._keep)
+        if spec.chat_id is not None:
+            self._chats[spec.chat_id] = spec.stream_id
+        self._specs[spec.stream_id] = spec
+        log = self._logs[spec.stream_id] = MemoryLog(spec, self._keep)
         return log
 
     async def find_key(self, key: str) -> Log:
@@ -159,9 +159,9 @@ class MemoryStore:
             raise StreamNotFound("no answer belongs to this key")
         return self._logs[claim.stream_id]
 
-    async def find_label(self, label: str) -> Log:
-        """Find, as `Store.find_label` promises."""
-        stream_id = self._labels.get(label)
+    async def find_chat(self, chat_id: str) -> Log:
+        """Find, as `Store.find_chat` promises."""
+        stream_id = self._chats.get(chat_id)
         if stream_id is None:
             raise StreamNotFound("no answer belongs to this label")
         return self._logs[stream_id]
@@ -216,8 +216,8 @@ class MemoryStore:
         if timer := self._kept.pop(stream_id, None):
             timer.cancel()
             self._kept_bytes -= log.size
-        ticket = self._tickets.pop(stream_id)
-        if ticket.key is not None:
-            del self._claims[ticket.key]
-        if ticket.label is not None and self._labels[ticket.label] == stream_id:
-            del self._labels[ticket.label]
+        spec = self._specs.pop(stream_id)
+        if spec.idempotency_key is not None:
+            del self._claims[spec.idempotency_key]
+        if spec.chat_id is not None and self._chats[spec.chat_id] == stream_id:
+            del self._chats[spec.chat_id]

@@ -12,15 +12,15 @@ UpstreamEvent: TypeAlias = Delta | Reasoning | Done
 class Listener(Protocol):
     """Takes an answer as it comes. Its methods never wait; what they raise ends the answer."""
 
-    def accepted(self) -> None:
+    def on_accepted(self) -> None:
         """Upstream has taken the question, and will be paid. Called once, before anything is heard."""
         ...
 
-    def heard(self, events: Sequence[UpstreamEvent]) -> None:
+    def on_events(self, events: Sequence[UpstreamEvent]) -> None:
         """Upstream has said something: what arrived together, in order, never nothing."""
         ...
 
-    def heard_entry(self, entry: bytes) -> None:
+    def on_entry(self, entry: bytes) -> None:
         """Upstream has gone on with one more delta, which is a log's entry already; never the first."""
         ...
 

@@ -120,7 +120,7 @@ def start_local_model(model_path: Path | None = None) -> LocalModel:
     path = find_local_model(model_path)
     api_key, model = secrets.token_urlsafe(32), model_name(path)
     process = subprocess.Popen(  # noqa: S603  (this file, by this interpreter)
-        [sys.executable, "-P", __file__],  # -P: this folder holds an openai.py
+        [sys.executable, "-P", __file__],  # -P: this folder is no place to import from
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -2,7 +2,7 @@
 // Order (argv): {url, messages | attach, options, stopAfter, leaveAfter}; the last two count events, and 0
 // stops before the first.
 
-import { ask, attach } from "../../chat_sse/page/ask.js";
+import { ask, attach } from "../../chat_sse/web/chat/ask.js";
 
 const order = JSON.parse(process.argv[2]);
 const report = (fact) => process.stdout.write(`${JSON.stringify(fact)}\n`);

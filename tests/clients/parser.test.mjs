@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { EventStreamParser } from "../../chat_sse/page/ask.js";
+import { EventStreamParser } from "../../chat_sse/web/chat/ask.js";
 
 const utf8 = new TextEncoder();
 

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from chat_sse.stores.base import Ticket
+from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.scripts import (
     APPEND,
     CLAIM,
@@ -13,10 +13,10 @@ from chat_sse.stores.redis.scripts import (
     SEAL,
     STOP,
     Command,
+    chat_key,
     claim_key,
     control_channel,
     evaluate,
-    label_key,
     log_key,
     meta_key,
     news_channel,
@@ -41,41 +41,43 @@ class Commands(msgspec.Struct, frozen=True, kw_only=True):
     running_ms: int
     """Of a running one: longer than any answer takes, since it goes after this if its producer dies."""
 
-    def birth(self, ticket: Ticket) -> list[Command]:
+    def register(self, spec: LogSpec) -> list[Command]:
         """Make a log known."""
-        meta = meta_key(ticket.stream_id)
-        fields = ("owner", ticket.owner, "producer", self.producer, "sealed", "0")
+        meta = meta_key(spec.stream_id)
+        fields = ("owner", spec.owner, "producer", self.producer, "sealed", "0")
         return [("HSET", meta, *fields), ("PEXPIRE", meta, self.running_ms)]
 
-    def claim(self, ticket: Ticket, instead_of: bytes = b"") -> Command:
-        """Claim the ticket's key, also where `instead_of` stands. Gives the value that stands then."""
-        return evaluate(CLAIM, (claim_key(ticket.key or ""),), claim_of(ticket), self.running_ms, instead_of)
+    def claim(self, spec: LogSpec, instead_of: bytes = b"") -> Command:
+        """Claim the spec's key, also where `instead_of` stands. Gives the value that stands then."""
+        return evaluate(
+            CLAIM, (claim_key(spec.idempotency_key or ""),), claim_of(spec), self.running_ms, instead_of
+        )
 
-    def label(self, ticket: Ticket) -> Command:
-        """Move the ticket's label to its log."""
-        return ("SET", label_key(ticket.label or ""), ticket.stream_id, "PX", self.running_ms)
+    def label(self, spec: LogSpec) -> Command:
+        """Move the spec's label to its log."""
+        return ("SET", chat_key(spec.chat_id or ""), spec.stream_id, "PX", self.running_ms)
 
     def append(
-        self, ticket: Ticket, first: int, entries: Sequence[bytes], *, sealed: int, discarded: bool
+        self, spec: LogSpec, first: int, entries: Sequence[bytes], *, sealed: int, discarded: bool
     ) -> Command:
         """Append entries from number `first` on. `sealed`: see APPEND."""
         keys, channel = (
-            (log_key(ticket.stream_id), meta_key(ticket.stream_id)),
-            news_channel(ticket.stream_id),
+            (log_key(spec.stream_id), meta_key(spec.stream_id)),
+            news_channel(spec.stream_id),
         )
         kept_ms = DISCARDED_MS if discarded else self.ttl_ms
         return evaluate(APPEND, keys, first, self.running_ms, kept_ms, sealed, channel, *entries)
 
-    def retire(self, ticket: Ticket, *, discarded: bool) -> list[Command]:
+    def expire_names(self, spec: LogSpec, *, discarded: bool) -> list[Command]:
         """Let a sealed log's names live as long as the log, or, of a discarded one, end."""
         ttl_ms, commands = 0 if discarded else self.ttl_ms, list[Command]()
         if discarded:
-            meta = meta_key(ticket.stream_id)
+            meta = meta_key(spec.stream_id)
             commands += [("HSET", meta, "discarded", "1"), ("PEXPIRE", meta, DISCARDED_MS)]
-        if ticket.key is not None:
-            commands.append(evaluate(KEEP, (claim_key(ticket.key),), claim_of(ticket), ttl_ms))
-        if ticket.label is not None:
-            commands.append(evaluate(KEEP, (label_key(ticket.label),), ticket.stream_id, ttl_ms))
+        if spec.idempotency_key is not None:
+            commands.append(evaluate(KEEP, (claim_key(spec.idempotency_key),), claim_of(spec), ttl_ms))
+        if spec.chat_id is not None:
+            commands.append(evaluate(KEEP, (chat_key(spec.chat_id),), spec.stream_id, ttl_ms))
         return commands
 
     def seal(self, stream_id: str, entry: bytes) -> Command:
@@ -93,6 +95,6 @@ class Commands(msgspec.Struct, frozen=True, kw_only=True):
         return ("SET", read_key(stream_id), "", "PX", READ_MS)
 
 
-def claim_of(ticket: Ticket) -> bytes:
+def claim_of(spec: LogSpec) -> bytes:
     """Write a claim: whose log, for which question."""
-    return f"{ticket.stream_id}:{ticket.fingerprint.hex()}".encode()
+    return f"{spec.stream_id}:{spec.fingerprint.hex()}".encode()

@@ -6,17 +6,17 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from chat_sse.errors import ChatError, StreamNotFound
-from chat_sse.stores.base import Ticket
+from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.commands import Commands, Job
-from chat_sse.stores.redis.listener import Listener
 from chat_sse.stores.redis.logs import CHUNK_ENTRIES, MirroredLog, Readers
+from chat_sse.stores.redis.pubsub import PubSub
 from chat_sse.stores.redis.scripts import log_key, news_channel
 
 
 class Inbox:
     """Keeps the mirrors that have readers up with their logs: one for each log, however many readers."""
 
-    def __init__(self, commands: Commands, listener: Listener, wake: Callable[[], object]) -> None:
+    def __init__(self, commands: Commands, listener: PubSub, wake: Callable[[], object]) -> None:
         """`wake`: there is something for the next round."""
         self._commands = commands
         self._listener = listener
@@ -26,12 +26,12 @@ class Inbox:
         self._behind: set[MirroredLog] = set()
         self._unmarked: set[str] = set()  # stream ids whose reading is to be told
 
-    def mirror(self, ticket: Ticket, producer: str, *, ended: bool, readers: Readers) -> MirroredLog:
+    def mirror(self, spec: LogSpec, producer: str, *, ended: bool, readers: Readers) -> MirroredLog:
         """Give the mirror that a log's readers here share."""
-        mirror = self._opened.get(ticket.stream_id)
+        mirror = self._opened.get(spec.stream_id)
         if mirror is None or mirror.fault is not None:
-            mirror = MirroredLog(ticket, producer, ended=ended, readers=readers)
-            self._opened[ticket.stream_id] = mirror
+            mirror = MirroredLog(spec, producer, ended=ended, readers=readers)
+            self._opened[spec.stream_id] = mirror
         return mirror
 
     def running(self) -> list[MirroredLog]:

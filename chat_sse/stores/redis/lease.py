@@ -11,9 +11,9 @@ import msgspec
 
 from chat_sse.errors import InternalError, StoreUnavailable, StreamNotFound
 from chat_sse.events import failure
+from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.commands import Commands
 from chat_sse.stores.redis.inbox import Inbox
-from chat_sse.stores.redis.link import Link
 from chat_sse.stores.redis.logs import MirroredLog
 from chat_sse.stores.redis.scripts import control_channel, lease_key
 
@@ -33,9 +33,11 @@ _encode = msgspec.json.Encoder().encode
 class Lease:
     """Beats once a second. Its beat is also what finds out that Redis is back."""
 
-    def __init__(self, link: Link, commands: Commands, inbox: Inbox, recover: Callable[[], object]) -> None:
+    def __init__(
+        self, client: Client, commands: Commands, inbox: Inbox, recover: Callable[[], object]
+    ) -> None:
         """`recover`: Redis is back, and may have lost anything."""
-        self._link = link
+        self._client = client
         self._commands = commands
         self._inbox = inbox
         self._recover = recover
@@ -48,18 +50,18 @@ class Lease:
                 await self.beat()
                 await asyncio.sleep(BEAT_SECONDS)
             except StoreUnavailable as exc:
-                if self._link.seconds() > OUTAGE_SECONDS:
+                if self._client.seconds() > OUTAGE_SECONDS:
                     self._inbox.interrupt(exc)
                 await asyncio.sleep(PROBE_SECONDS)
 
     async def beat(self) -> None:
         """Renew the lease, and look whether the others hold theirs. Raises StoreUnavailable."""
-        was_up = self._link.up.is_set()
+        was_up = self._client.up.is_set()
         running = self._inbox.running()
         self._inbox.mark_running()
         producers = sorted({mirror.producer for mirror in running})
         own = self._commands.producer
-        _, _, *leases = await self._link.run(
+        _, _, *leases = await self._client.run(
             [
                 ("SET", lease_key(own), "1", "PX", int(LEASE_SECONDS * 1000)),
                 ("PUBLISH", control_channel(own), b""),  # by which the listener hears that it is not deaf
@@ -75,18 +77,18 @@ class Lease:
         self._missing = missing if was_up else set()
         for mirror in running:
             if mirror.producer in gone:
-                await self._bury(mirror)
+                await self._seal_orphan(mirror)
 
     async def give_back(self) -> None:
         """End the lease at once. Raises StoreUnavailable."""
-        await self._link.run([("DEL", lease_key(self._commands.producer))])
+        await self._client.run([("DEL", lease_key(self._commands.producer))])
 
-    async def _bury(self, mirror: MirroredLog) -> None:
+    async def _seal_orphan(self, mirror: MirroredLog) -> None:
         """End an answer whose producer is gone."""
         event = failure(InternalError("the process that produced this answer is gone"), "")
-        [sealed] = await self._link.run([self._commands.seal(mirror.id, _encode(event))])
+        [sealed] = await self._client.run([self._commands.seal(mirror.id, _encode(event))])
         if sealed == -1:
             mirror.fail(StreamNotFound("the answer is lost"))
         elif sealed == 1:
-            log.warning("answer.buried", extra={"fields": {"id": mirror.id}})
+            log.warning("answer.orphan_sealed", extra={"fields": {"id": mirror.id}})
         self._inbox.fetch(mirror)

@@ -8,8 +8,8 @@ from typing import Protocol
 import msgspec
 
 from chat_sse.errors import ChatError
-from chat_sse.events import Event, Taker, Terminal
-from chat_sse.stores.base import Ticket
+from chat_sse.events import Event, Subscriber, Terminal
+from chat_sse.stores.base import LogSpec
 from chat_sse.stores.memory import MemoryLog
 
 # Bounds one command's size and time within Redis, which does nothing else meanwhile.
@@ -40,11 +40,11 @@ class Readers(Protocol):
 class ProducedLog(MemoryLog):
     """This process's own log: in its memory, and on its way to Redis."""
 
-    __slots__ = ("_note", "asked", "discarded", "registered", "sent", "settled", "ticket")
+    __slots__ = ("_note", "asked", "discarded", "registered", "sent", "settled", "spec")
 
-    def __init__(self, ticket: Ticket, note: "Callable[[ProducedLog], None]") -> None:
-        super().__init__(ticket, lambda _: None)
-        self.ticket = ticket
+    def __init__(self, spec: LogSpec, note: "Callable[[ProducedLog], None]") -> None:
+        super().__init__(spec, lambda _: None)
+        self.spec = spec
         self.sent = 0
         """How many entries Redis has."""
         self.registered = True
@@ -69,7 +69,7 @@ class ProducedLog(MemoryLog):
             self._note(self)
         return appended
 
-    def obey(self, entry: bytes) -> None:
+    def apply_stop(self, entry: bytes) -> None:
         """End as another process has asked for."""
         if not self.sealed:
             self.asked = True
@@ -89,8 +89,8 @@ class MirroredLog(MemoryLog):
 
     __slots__ = ("__weakref__", "_holders", "_readers", "ended", "fault", "producer")
 
-    def __init__(self, ticket: Ticket, producer: str, *, ended: bool, readers: Readers) -> None:
-        super().__init__(ticket, lambda _: None)
+    def __init__(self, spec: LogSpec, producer: str, *, ended: bool, readers: Readers) -> None:
+        super().__init__(spec, lambda _: None)
         self.producer = producer
         self.ended = ended
         """Whether it was sealed when it was opened: nothing more will be announced."""
@@ -111,10 +111,10 @@ class MirroredLog(MemoryLog):
         """Ask Redis, as `Log.extent` promises."""
         return await self._readers.extent(self.id)
 
-    async def read(self, after: int, taker: Taker | None = None) -> Sequence[bytes]:
+    async def read(self, after: int, subscriber: Subscriber | None = None) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""
         with self.reading():
-            entries = await super().read(after, taker)
+            entries = await super().read(after, subscriber)
         if not entries and self.fault:
             raise self.fault
         return entries

@@ -7,7 +7,7 @@ from typing import Any
 
 from chat_sse.errors import InternalError
 from chat_sse.events import failure
-from chat_sse.stores.base import Ticket
+from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.commands import Commands, Job
 from chat_sse.stores.redis.logs import TERMINAL, ProducedLog, decode_terminal
 
@@ -32,20 +32,20 @@ class Outbox:
         """Whether Redis has everything, as far as is known."""
         return not self._unsent
 
-    def new_log(self, ticket: Ticket) -> ProducedLog:
+    def new_log(self, spec: LogSpec) -> ProducedLog:
         """Make a log that is not yet in here."""
-        return ProducedLog(ticket, self.note)
+        return ProducedLog(spec, self.note)
 
     def note(self, produced: ProducedLog) -> None:
         """Send what is new of a log."""
         self._unsent[produced] = None
         self._wake()
 
-    def obey(self, message: bytes) -> None:
+    def apply_stop(self, message: bytes) -> None:
         """End a log as another process has asked for: `<stream id> <terminal event>`."""
         stream_id, _, entry = message.partition(b" ")
         if produced := self.logs.get(stream_id.decode()):
-            produced.obey(entry)
+            produced.apply_stop(entry)
 
     def recover(self) -> None:
         """After a break: find out what Redis has lost."""
@@ -55,20 +55,20 @@ class Outbox:
     def jobs(self) -> Iterator[Job]:
         """List what is to be sent now: of each log the next entries and, with the last, the times to live."""
         for produced in self._unsent:
-            ticket, (entries, last) = produced.ticket, produced.unsent()
+            spec, (entries, last) = produced.spec, produced.unsent()
             if not produced.registered:
-                yield from ((command, None) for command in self._commands.birth(ticket))
-                if ticket.key is not None:
-                    yield self._commands.claim(ticket), None
-                if ticket.label is not None:
-                    yield self._commands.label(ticket), None
+                yield from ((command, None) for command in self._commands.register(spec))
+                if spec.idempotency_key is not None:
+                    yield self._commands.claim(spec), None
+                if spec.chat_id is not None:
+                    yield self._commands.label(spec), None
             sealed = (2 if produced.asked else 1) if last else 0
             append = self._commands.append(
-                ticket, produced.sent, entries, sealed=sealed, discarded=produced.discarded
+                spec, produced.sent, entries, sealed=sealed, discarded=produced.discarded
             )
             yield append, partial(self._sent, produced, produced.sent, len(entries), last)
             if last:
-                retiring = self._commands.retire(ticket, discarded=produced.discarded)
+                retiring = self._commands.expire_names(spec, discarded=produced.discarded)
                 yield from ((command, None) for command in retiring)
 
     def _sent(self, produced: ProducedLog, first: int, count: int, last: bool, result: list[Any]) -> None:
@@ -83,7 +83,7 @@ class Outbox:
             return
         produced.registered, produced.sent = True, first + count
         if outcome == b"ok" and detail:
-            produced.obey(detail)
+            produced.apply_stop(detail)
         if last:
             self._release(produced)
         elif produced.unsent()[0]:

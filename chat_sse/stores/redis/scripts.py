@@ -41,8 +41,8 @@ def claim_key(key: str) -> str:
     return f"chat_sse:{{{_digest(key)}}}:claim"
 
 
-def label_key(label: str) -> str:
-    return f"chat_sse:{{{_digest(label)}}}:label"
+def chat_key(chat_id: str) -> str:
+    return f"chat_sse:{{{_digest(chat_id)}}}:label"
 
 
 def lease_key(producer: str) -> str:

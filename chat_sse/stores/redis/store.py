@@ -6,7 +6,7 @@
         logs.py       the two handles: ProducedLog, MirroredLog
       lease.py      signs of life, an outage's end, and the burial of the dead
     listener.py   one connection that hears what is announced
-    link.py       all other commands, bounded in time
+    client.py       all other commands, bounded in time
       commands.py   what one process says
         scripts.py    names of keys and channels, and what is one step (Lua)
 
@@ -19,7 +19,7 @@ What differs from memory:
 - A reader elsewhere is woken by Pub/Sub and fetches from the stream.
 - A producer holds a lease. When it is gone, whoever reads one of its logs seals it with a retryable error.
 - A stop is asked of the producer, which knows what its readers have seen, so that numbers agree everywhere.
-  One that does not obey in time is sealed over.
+  One that does not apply_stop in time is sealed over.
 - Redis keeps a sealed log for its time to live. The caps are memory's: here `maxmemory` is the operator's.
   With an eviction policy that takes these keys, answers vanish early; `noeviction` refuses new ones instead.
 """
@@ -36,15 +36,15 @@ import msgspec
 
 from chat_sse.errors import ChatError, InternalError, KeyReused, Overloaded, StoreUnavailable, StreamNotFound
 from chat_sse.events import Terminal, failure
-from chat_sse.stores.base import Log, Ticket
+from chat_sse.stores.base import Log, LogSpec
+from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.commands import READ_MS, Commands, claim_of
 from chat_sse.stores.redis.inbox import Inbox
 from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS, PROBE_SECONDS, Lease
-from chat_sse.stores.redis.link import Link
-from chat_sse.stores.redis.listener import Listener
 from chat_sse.stores.redis.logs import MirroredLog, ProducedLog
 from chat_sse.stores.redis.outbox import Outbox
-from chat_sse.stores.redis.scripts import claim_key, control_channel, label_key, log_key, meta_key, read_key
+from chat_sse.stores.redis.pubsub import PubSub
+from chat_sse.stores.redis.scripts import chat_key, claim_key, control_channel, log_key, meta_key, read_key
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +71,14 @@ class RedisStore:
         self._commands = Commands(
             producer=producer, ttl_ms=int(ttl_seconds * 1000), running_ms=int(running_seconds * 1000)
         )
-        self._link = Link(url)
+        self._client = Client(url)
         self._control = control_channel(producer)
-        self._listener = Listener(self._link.pool, self._hear)
+        self._listener = PubSub(self._client.pool, self._hear)
         self._listener.subscribe(self._control)
         self._work = asyncio.Event()
         self._outbox = Outbox(self._commands, self._work.set)
         self._inbox = Inbox(self._commands, self._listener, self._work.set)
-        self._lease = Lease(self._link, self._commands, self._inbox, self._recover)
+        self._lease = Lease(self._client, self._commands, self._inbox, self._recover)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -88,35 +88,35 @@ class RedisStore:
         works = {"lease": self._lease.keep(), "exchange": self._exchange(), "listen": self._listener.listen()}
         self._tasks = [_spawn(work, f"redis {name}") for name, work in works.items()]
 
-    async def create(self, ticket: Ticket) -> Log | None:
+    async def create(self, spec: LogSpec) -> Log | None:
         """Create or claim, as `Store.create` promises."""
-        produced = self._outbox.new_log(ticket)
+        produced = self._outbox.new_log(spec)
         try:
-            created = await self._register(ticket)
+            created = await self._register(spec)
         except KeyReused:
             raise
         except BaseException:
             # What Redis has done of it is unknown, and a claim without an answer would bind its key. So it
             # gets an end, and is forgotten as soon as Redis can be told.
-            self._outbox.logs[ticket.stream_id] = produced
+            self._outbox.logs[spec.stream_id] = produced
             produced.append([failure(InternalError("the question was not asked"), "")])
             produced.discarded = True
             raise
         if not created:
             return None
-        self._outbox.logs[ticket.stream_id] = produced
+        self._outbox.logs[spec.stream_id] = produced
         return produced
 
     async def find_key(self, key: str) -> Log:
         """Find, as `Store.find_key` promises."""
-        [value] = await self._link.run([("GET", claim_key(key))])
+        [value] = await self._client.run([("GET", claim_key(key))])
         if value is None:
             raise StreamNotFound("no answer belongs to this key")
         return await self.open(value.decode().partition(":")[0])
 
-    async def find_label(self, label: str) -> Log:
-        """Find, as `Store.find_label` promises."""
-        [value] = await self._link.run([("GET", label_key(label))])
+    async def find_chat(self, chat_id: str) -> Log:
+        """Find, as `Store.find_chat` promises."""
+        [value] = await self._client.run([("GET", chat_key(chat_id))])
         if value is None:
             raise StreamNotFound("no answer belongs to this label")
         return await self.open(value.decode())
@@ -127,7 +127,7 @@ class RedisStore:
 
     async def extent(self, stream_id: str) -> tuple[int, bool]:
         """Tell a log's extent by Redis. Raises StreamNotFound."""
-        length, sealed = await self._link.run(
+        length, sealed = await self._client.run(
             [("XLEN", log_key(stream_id)), ("HGET", meta_key(stream_id), "sealed")]
         )
         if sealed is None:
@@ -140,7 +140,7 @@ class RedisStore:
         if isinstance(stream, ProducedLog):
             return stream.stop(event)
         entry = _encode(event)
-        [asked] = await self._link.run([self._commands.stop(stream_id, stream.producer, entry)])
+        [asked] = await self._client.run([self._commands.stop(stream_id, stream.producer, entry)])
         if asked == -1:
             raise StreamNotFound("no answer has this id, or it has expired")
         if asked == 0:
@@ -149,8 +149,8 @@ class RedisStore:
             async with asyncio.timeout(STOP_SECONDS):
                 await _read_to_end(stream)
         except TimeoutError:
-            return await self._link.run([self._commands.seal(stream_id, entry)]) == [1]
-        sealed = await self._link.run([("HGET", meta_key(stream_id), "sealed")])
+            return await self._client.run([self._commands.seal(stream_id, entry)]) == [1]
+        sealed = await self._client.run([("HGET", meta_key(stream_id), "sealed")])
         return bool(asked == 1 and sealed == [b"2"])
 
     async def discard(self, log: Log) -> None:
@@ -161,16 +161,16 @@ class RedisStore:
         produced.discarded = True
         self._outbox.note(produced)
         with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_SECONDS if self._link.up.is_set() else 0):
+            async with asyncio.timeout(SETTLE_SECONDS if self._client.up.is_set() else 0):
                 await produced.settled.wait()
 
     async def idle_elsewhere(self, log: Log) -> float:
         """Tell, as `Store.idle_elsewhere` promises, by when the others have last marked the log."""
         try:
-            [left_ms] = await self._link.run([("PTTL", read_key(log.id))])
+            [left_ms] = await self._client.run([("PTTL", read_key(log.id))])
         except StoreUnavailable:
             return 0.0
-        if self._link.seconds() < LEASE_SECONDS:  # those that were cut off as well are about to come back
+        if self._client.seconds() < LEASE_SECONDS:  # those that were cut off as well are about to come back
             return 0.0
         if left_ms < 0:
             return math.inf
@@ -179,9 +179,9 @@ class RedisStore:
 
     async def check(self) -> None:
         """Ask Redis whether it is there. Raises StoreUnavailable."""
-        await self._link.run([("PING",)])
+        await self._client.run([("PING",)])
         if any(task.done() for task in self._tasks):
-            raise self._link.unavailable()
+            raise self._client.unavailable()
 
     def interrupt(self, error: ChatError) -> None:
         """Interrupt, as `Store.interrupt` promises."""
@@ -196,33 +196,37 @@ class RedisStore:
                 while not self._outbox.empty:
                     await self._round()
                 await self._lease.give_back()
-        await self._link.aclose()
+        await self._client.aclose()
 
     # Names. Keys and labels live under hash tags of their own, so each is a step of its own.
 
-    async def _register(self, ticket: Ticket) -> bool:
+    async def _register(self, spec: LogSpec) -> bool:
         """Make a log known, then claim its key: whoever finds a claim finds its log."""
-        commands = self._commands.birth(ticket)
-        if ticket.key is not None:
-            commands.append(self._commands.claim(ticket))
-        there = (await self._link.run(commands))[-1]
-        if ticket.key is not None and there != claim_of(ticket) and not await self._take_over(ticket, there):
-            await self._link.run([("DEL", meta_key(ticket.stream_id))])
-            if there.partition(b":")[2] != ticket.fingerprint.hex().encode():
+        commands = self._commands.register(spec)
+        if spec.idempotency_key is not None:
+            commands.append(self._commands.claim(spec))
+        there = (await self._client.run(commands))[-1]
+        if (
+            spec.idempotency_key is not None
+            and there != claim_of(spec)
+            and not await self._take_over(spec, there)
+        ):
+            await self._client.run([("DEL", meta_key(spec.stream_id))])
+            if there.partition(b":")[2] != spec.fingerprint.hex().encode():
                 raise KeyReused("this key was used with another body")
             return False
-        if ticket.label is not None:
-            await self._link.run([self._commands.label(ticket)])
+        if spec.chat_id is not None:
+            await self._client.run([self._commands.label(spec)])
         return True
 
-    async def _take_over(self, ticket: Ticket, there: bytes) -> bool:
+    async def _take_over(self, spec: LogSpec, there: bytes) -> bool:
         """Take a claim whose log is gone, as after a failover that lost it."""
         meta = meta_key(there.decode().partition(":")[0])
-        [[owner, discarded]] = await self._link.run([("HMGET", meta, "owner", "discarded")])
+        [[owner, discarded]] = await self._client.run([("HMGET", meta, "owner", "discarded")])
         if owner is not None and not discarded:
             return False
-        [there] = await self._link.run([self._commands.claim(ticket, there)])
-        return there == claim_of(ticket)
+        [there] = await self._client.run([self._commands.claim(spec, there)])
+        return there == claim_of(spec)
 
     async def _open(self, stream_id: str) -> ProducedLog | MirroredLog:
         if produced := self._outbox.logs.get(stream_id):
@@ -230,13 +234,13 @@ class RedisStore:
                 raise StreamNotFound("the question with this id has failed")
             return produced
         fields = ("owner", "producer", "sealed", "discarded")
-        [[owner, producer, sealed, discarded]] = await self._link.run(
+        [[owner, producer, sealed, discarded]] = await self._client.run(
             [("HMGET", meta_key(stream_id), *fields)]
         )
         if owner is None or discarded:
             raise StreamNotFound("no answer has this id, or it has expired")
-        ticket = Ticket(stream_id=stream_id, owner=owner.decode())
-        return self._inbox.mirror(ticket, producer.decode(), ended=sealed != b"0", readers=self)
+        spec = LogSpec(stream_id=stream_id, owner=owner.decode())
+        return self._inbox.mirror(spec, producer.decode(), ended=sealed != b"0", readers=self)
 
     # What keeps it going.
 
@@ -252,7 +256,7 @@ class RedisStore:
         """One round trip after the other, as long as there is anything to send or to fetch."""
         while True:
             await self._work.wait()
-            await self._link.up.wait()
+            await self._client.up.wait()
             self._work.clear()
             try:
                 await self._listener.update()
@@ -266,7 +270,7 @@ class RedisStore:
         jobs = [*self._outbox.jobs(), *self._inbox.jobs()]
         if not jobs:
             return
-        results = await self._link.run([command for command, _ in jobs])
+        results = await self._client.run([command for command, _ in jobs])
         for (_, on_result), result in zip(jobs, results, strict=True):
             if on_result is not None:
                 on_result(result)
@@ -282,7 +286,7 @@ class RedisStore:
         elif message is None:
             self._recover()
         elif message:
-            self._outbox.obey(message)
+            self._outbox.apply_stop(message)
 
 
 async def _read_to_end(stream: MirroredLog) -> None:

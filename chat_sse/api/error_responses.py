@@ -1,0 +1,100 @@
+"""Where every exception becomes the one error body.
+
+It stands inside CORS, so that a browser may read a 500 as well; Starlette's own last resort stands outside.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chat_sse.errors import (
+    ChatError,
+    InternalError,
+    InvalidRequest,
+    LimitReached,
+    MethodNotAllowed,
+    NotFound,
+    Unauthenticated,
+)
+
+log = logging.getLogger(__name__)
+
+
+def error_response(error: ChatError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Tell an error as an HTTP response."""
+    sent = dict(headers or {})
+    if error.retry_after is not None:
+        sent["Retry-After"] = str(math.ceil(error.retry_after))
+    if isinstance(error, Unauthenticated):
+        sent["WWW-Authenticate"] = "Bearer"
+    return Response(
+        msgspec.json.encode(error.body(request_id)),
+        status_code=error.status,
+        headers=sent,
+        media_type="application/json",
+    )
+
+
+def handle_chat_error(request: Request, exc: Exception) -> Response:
+    """Starlette's handler for our own errors."""
+    assert isinstance(exc, ChatError)  # noqa: S101 - it is registered for this class
+    headers = exc.headers if isinstance(exc, LimitReached) else None
+    return error_response(exc, request.state.request_id, headers)
+
+
+def handle_http_exception(request: Request, exc: Exception) -> Response:
+    """Starlette's handler for what its router raises: 404 and 405."""
+    assert isinstance(exc, HTTPException)  # noqa: S101 - it is registered for this class
+    kind = {404: NotFound, 405: MethodNotAllowed}.get(exc.status_code, InvalidRequest)
+    error = kind(f"{request.method} {request.url.path}")
+    headers = {"Allow": _allowed_methods(request)} if kind is MethodNotAllowed else exc.headers
+    return error_response(error, request.state.request_id, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Give the methods of all routes with this path; Starlette tells only the first one's.
+
+    Source: RFC 9110, 15.5.6 "405 Method Not Allowed".
+    """
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return ", ".join(sorted(found))
+
+
+class ErrorMiddleware:
+    """Pure ASGI: a bug of ours is a 500 without internals; a client that left is no error."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except ClientDisconnect:
+            log.info("request.abandoned", extra={"fields": {"request_id": scope["state"]["request_id"]}})
+        except Exception:
+            log.exception("request.crashed", extra={"fields": {"request_id": scope["state"]["request_id"]}})
+            if started:
+                raise  # too late for a body: the server breaks the connection, which is no clean end
+            response = error_response(InternalError(), scope["state"]["request_id"])
+            await response(scope, receive, send)

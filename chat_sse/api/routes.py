@@ -1,0 +1,299 @@
+"""The handlers: decode, ask the relay, encode. Nothing is decided here that another floor could decide."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from functools import update_wrapper
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from chat_sse.access.links import Links
+from chat_sse.access.origin import Origins
+from chat_sse.access.principal import principal_of
+from chat_sse.api.error_responses import handle_chat_error
+from chat_sse.errors import ChatError, InvalidRequest, RequestTimeout, StreamNotFound, UnsupportedMediaType
+from chat_sse.events import event_id, new_stream_id, parse_event_id
+from chat_sse.formats.ai_sdk import AiSdkFormat
+from chat_sse.formats.base import Format, Reading
+from chat_sse.formats.negotiation import choose
+from chat_sse.limits.admission import Limits, Permit
+from chat_sse.messages import MAX_KEY_CHARS, Policy, admit, check_size, decode_ask
+from chat_sse.relay.relay import Relay
+from chat_sse.stores.base import Log, LogSpec
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What the handlers work with; made in `app.py`, found on the request's state."""
+
+    relay: Relay
+    formats: tuple[Format, ...]
+    default_format: str
+    policy: Policy
+    limits: Limits
+    origins: Origins
+    links: Links
+    max_body_bytes: int
+    receive_timeout_seconds: float
+    shutdown_grace_seconds: float
+
+
+def routes() -> list[Route]:
+    """All paths of the service."""
+    return [
+        Route("/ask", _App(ask), methods=["POST"]),
+        Route("/ask", _App(ask_by_url), methods=["GET"]),
+        Route("/ask/{stream_id}", _App(attach), methods=["GET"]),
+        Route("/ask/{chat_id:path}/stream", _App(reconnect), methods=["GET"]),
+        Route("/ask/{stream_id}", _App(stop), methods=["DELETE"]),
+        Route("/healthz", _App(healthz), methods=["GET"]),
+        Route("/readyz", _App(readyz), methods=["GET"]),
+    ]
+
+
+class _App:
+    """A handler as an ASGI application.
+
+    Starlette makes one of a function too, but one that looks for exceptions at each send and on its way out,
+    as the middleware around it does again, for every answer.
+    """
+
+    def __init__(self, handle: Callable[[Request], Awaitable[Response]]) -> None:
+        update_wrapper(self, handle)
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._handle(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+async def ask(request: Request) -> Response:
+    """POST /ask: ask, attach by key, or resume by `Last-Event-ID`."""
+    owner, service, fmt = _owner(request), _service(request), _format(request)
+    if place := request.headers.get("last-event-id"):
+        return await _resume(request, fmt, owner, place)
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType("Content-Type must be application/json")
+    key = _key(request, request.headers.get("idempotency-key"))
+    permit = await _arrive(request, key)
+    body = await _read_body(request, service)
+    return await _ask(request, fmt, body, key, permit)
+
+
+async def ask_by_url(request: Request) -> Response:
+    """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
+    owner, fmt = _owner(request, asks_by_url=True), _format(request)
+    if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
+        return await _resume(request, fmt, owner, place)
+    if request.method == "HEAD":
+        admit(decode_ask(_question_of(request)), _service(request).policy)
+        return Response(media_type=fmt.media_type)
+    key = _key(request, request.query_params.get("id"))
+    permit = await _arrive(request, key)
+    return await _ask(request, fmt, _question_of(request), key, permit)
+
+
+async def attach(request: Request) -> Response:
+    """GET /ask/<id>: read an answer from its start, or after the last event seen."""
+    stream_id = request.path_params["stream_id"]
+    owner, fmt = _owner(request, stream_id), _format(request)
+    place = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+    if place:
+        return await _resume(request, fmt, owner, place, stream_id)
+    stream = await _service(request).relay.open(stream_id, owner)
+    return _respond(request, fmt, stream, after=-1)
+
+
+async def reconnect(request: Request) -> Response:
+    """GET /ask/<chat id>/stream: read the chat's running answer from its start; 204 when none is running.
+
+    The AI SDK's `reconnectToStream`, and so in its format, whatever the default is.
+    """
+    owner = _owner(request)
+    wanted = request.query_params.get("format", AiSdkFormat.name)
+    fmt = choose(_service(request).formats, default=wanted, wanted=wanted, accept=None)
+    chat = _chat_of(owner, request.path_params["chat_id"])
+    stream = await _service(request).relay.running_in_chat(chat)
+    return Response(status_code=204) if stream is None else _respond(request, fmt, stream, after=-1)
+
+
+async def stop(request: Request) -> Response:
+    """DELETE /ask/<id>: end an answer for every reader. Idempotent."""
+    stream_id = request.path_params["stream_id"]
+    await _service(request).relay.stop(stream_id, _owner(request, stream_id))
+    return Response(status_code=204)
+
+
+async def healthz(_: Request) -> Response:
+    """The process lives."""
+    return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+async def readyz(request: Request) -> Response:
+    """The process takes questions."""
+    await _service(request).relay.check()
+    return Response(b'{"status":"ready"}', media_type="application/json")
+
+
+async def handle_unauthenticated(request: Request, exc: Exception) -> Response:
+    """Starlette's handler for a request without a valid key or link.
+
+    It counts for the address that it came from, and for nobody else: not for everybody together, nor for
+    those at the same address who have a key.
+    """
+    try:
+        await _service(request).limits.rates.hit_client(request.state.principal.client)
+    except ChatError as refusal:
+        exc = refusal
+    return handle_chat_error(request, exc)
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.scope["state"]["service"]  # `request.state` is a call, and this is asked often
+    return service
+
+
+def _owner(request: Request, answer: str | None = None, *, asks_by_url: bool = False) -> str:
+    """Let a request in, and say whose answers it may see; the first thing that each of these handlers does.
+
+    `answer`: the one that it is about, if any. Raises ForbiddenOrigin or Unauthenticated.
+    """
+    _service(request).origins.check(request.scope["headers"], asks_by_url=asks_by_url)
+    return principal_of(request, answer).owner
+
+
+def _format(request: Request) -> Format:
+    service = _service(request)
+    return choose(
+        service.formats,
+        default=service.default_format,
+        wanted=request.query_params.get("format"),
+        accept=request.headers.get("accept"),
+    )
+
+
+async def _read_body(request: Request, service: Service) -> bytes:
+    """Read a body within its bounds. Raises PayloadTooLarge before it is read where its length is told."""
+    max_bytes, seconds = service.max_body_bytes, service.receive_timeout_seconds
+    told = request.headers.get("content-length", "")
+    if told.isdecimal():
+        check_size(int(told), max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                body += part
+                check_size(len(body), max_bytes)
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not arrive within {seconds:g} seconds") from None
+    return bytes(body)
+
+
+def _question_of(request: Request) -> bytes:
+    """Write a URL's question as the body that it stands for, which may be as large as a body."""
+    query = request.query_params
+    check_size(len(request.scope["query_string"]), _service(request).max_body_bytes)
+    if text := query.get("q"):
+        messages: Any = [{"role": "user", "content": text}]
+    elif text := query.get("messages"):
+        try:
+            messages = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+            raise InvalidRequest(f"{exc} - at `?messages`") from exc
+    else:
+        raise InvalidRequest("ask with ?q=<text> or ?messages=<JSON>")
+    return msgspec.json.encode({"messages": messages})
+
+
+def _key(request: Request, sent: str | None) -> str | None:
+    """Make a client's idempotency key its owner's own."""
+    if sent is None:
+        return None
+    if not 0 < len(sent) <= MAX_KEY_CHARS:
+        raise InvalidRequest(f"an idempotency key has 1 to {MAX_KEY_CHARS} characters")
+    return f"{_owner(request)}/{sent}"
+
+
+async def _arrive(request: Request, key: str | None) -> Permit:
+    """Count a request that asks, before anything of it is read. Raises TooManyRequests."""
+    service = _service(request)
+    attaches = await service.relay.knows(key)
+    return await service.limits.arrive(principal_of(request).client, attaches=attaches)
+
+
+async def _ask(request: Request, fmt: Format, body: bytes, key: str | None, permit: Permit) -> Response:
+    service, ask, owner = _service(request), decode_ask(body), principal_of(request).owner
+    question = admit(ask, service.policy)
+    spec = LogSpec(
+        stream_id=new_stream_id(),
+        owner=owner,
+        idempotency_key=key,
+        fingerprint=hashlib.sha256(body).digest(),
+        chat_id=None if ask.id is None else _chat_of(owner, ask.id),
+    )
+    stream = await service.relay.start(question, spec, request.state.request_id, permit)
+    limits = permit.headers()
+    if _prefers_async(request):
+        location = f"/ask/{stream.id}?token={service.links.token(stream.id, owner)}"
+        headers = {"Location": location, "Preference-Applied": "respond-async"}
+        return Response(status_code=202, headers={**_headers(stream), **limits, **headers})
+    return _respond(request, fmt, stream, after=-1, limits=limits)
+
+
+def _chat_of(owner: str, chat_id: str) -> str:
+    return f"{owner}/{chat_id}"
+
+
+def _prefers_async(request: Request) -> bool:
+    """Look for `respond-async` among the preferences. Source: RFC 7240, 2 and 4.1."""
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(text.partition(";")[0].strip().lower() == "respond-async" for text in preferences)
+
+
+async def _resume(
+    request: Request, fmt: Format, owner: str, place: str, expected: str | None = None
+) -> Response:
+    """Read on after an event. Never asks upstream."""
+    try:
+        stream_id, seq = parse_event_id(place)
+    except ValueError as exc:
+        raise InvalidRequest(f"Last-Event-ID: {exc}") from exc
+    if expected not in (None, stream_id):
+        raise StreamNotFound("Last-Event-ID names another answer")
+    stream = await _service(request).relay.open(stream_id, owner)
+    if not fmt.has_ids:  # its reader cannot know what it has seen
+        return _respond(request, fmt, stream, after=-1)
+    length, sealed = await stream.extent()
+    if seq >= length:
+        raise InvalidRequest(f"Last-Event-ID: {event_id(stream_id, seq)} has not been sent yet")
+    if sealed and seq == length - 1:
+        # EventSource reconnects after every end; 204 is the one answer that stops it for good. A client that
+        # posts wants the end of its answer once more.
+        if request.method != "POST":
+            return Response(status_code=204)
+        seq -= 1
+    return _respond(request, fmt, stream, after=seq)
+
+
+def _respond(
+    request: Request, fmt: Format, stream: Log, *, after: int, limits: Mapping[str, str] | None = None
+) -> Response:
+    relay = _service(request).relay
+    headers = {**_headers(stream), **limits} if limits else _headers(stream)
+    return fmt.respond(
+        Reading(
+            stream_id=stream.id,
+            after=after,
+            follow=lambda taker: relay.follow(stream, after, taker, resumable=fmt.resumable),
+            headers=headers,
+            request_id=request.state.request_id,
+        )
+    )
+
+
+def _headers(stream: Log) -> dict[str, str]:
+    return {"Content-Location": f"/ask/{stream.id}", "Vary": "Accept"}

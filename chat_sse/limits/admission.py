@@ -1,0 +1,95 @@
+"""What a question has to pass before it may cost anything: rates, slots, budgets, in this order.
+
+A request that asks gets a permit. It is counted as soon as its head has arrived. It takes a slot and tokens
+only when it is a new question, and does not attach to an answer.
+"""
+
+import msgspec
+
+from chat_sse.events import Done
+from chat_sse.limits.budget import Budgets, Reservation, prompt_bound, tokens_told
+from chat_sse.limits.headers import LimitStatus, limit_headers
+from chat_sse.limits.rates import Rates
+from chat_sse.limits.slots import Slots
+from chat_sse.messages import Question
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an upstream call ended, as far as it matters to who pays."""
+
+    refused: bool
+    """Upstream refused the question before it did anything, which costs nothing."""
+    done: Done | None
+    """Upstream's own end of a complete answer."""
+    size: int
+    """Bytes of all events, so more than the answer has tokens."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of this server, in the order in which a question meets them."""
+
+    rates: Rates
+    slots: Slots
+    budgets: Budgets
+    system_prompt: str | None
+    """What is put before every conversation, and costs tokens too."""
+
+    async def arrive(self, client: str, *, attaches: bool) -> "Permit":
+        """Let a request in that asks. Raises TooManyRequests, and StoreUnavailable when nobody can tell.
+
+        `attaches`: it carries the key of an answer that is there. It costs nobody anything and does not
+        count, so that a reader whose connection breaks again and again always gets back to its answer.
+        """
+        return Permit(self, client, None if attaches else await self.rates.hit(client))
+
+
+class Permit:
+    """One request that asks, on its way through."""
+
+    def __init__(self, admission: Limits, client: str, requests: LimitStatus | None) -> None:
+        self._admission = admission
+        self._client = client
+        self._requests = requests
+        self._tokens: LimitStatus | None = None
+        self._output_tokens = 0
+        self._stream_id = ""
+        self._reservation: Reservation | None = None
+
+    async def admit(self, stream_id: str, question: Question) -> None:
+        """Take a slot and the most that the question may cost. Raises ChatError; nothing is held then."""
+        limits = self._admission
+        tokens = prompt_bound(question, limits.system_prompt) + question.max_output_tokens
+        await limits.slots.take(self._client, stream_id)
+        try:
+            self._reservation = await limits.budgets.reserve(self._client, tokens)
+        except BaseException:
+            limits.slots.free(self._client, stream_id)
+            raise
+        self._tokens = self._reservation.status
+        self._output_tokens = question.max_output_tokens
+        self._stream_id = stream_id
+
+    def settle(self, outcome: Outcome) -> None:
+        """Give back the slot, and the tokens that were not spent. Once; after that it does nothing."""
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            self._admission.slots.free(self._client, self._stream_id)
+            self._admission.budgets.settle(reservation, self._spent(outcome, reservation.tokens))
+
+    def headers(self) -> dict[str, str]:
+        """Tell where this client stood when it was let in, in header fields for the response."""
+        return limit_headers(self._requests, self._tokens)
+
+    def _spent(self, outcome: Outcome, reserved: int) -> int:
+        """Judge what an answer has cost, never too little.
+
+        A call that was cut off, from either side, may have produced more than arrived here, reasoning that
+        no server shows included: it stays at its most.
+        """
+        if outcome.refused:
+            return 0
+        if outcome.done is None:
+            return reserved
+        if outcome.done.usage is not None:
+            return tokens_told(outcome.done.usage)
+        return reserved - self._output_tokens + min(self._output_tokens, outcome.size)

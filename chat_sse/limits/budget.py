@@ -1,0 +1,199 @@
+"""How many tokens may be spent in a day or a month: by one client, and by everybody together.
+
+The budget is hard. Before upstream is asked, the most that the question can cost is taken out of it: an upper
+bound of the prompt and the whole output cap. When the answer has ended, what it did not cost is put back. So
+no number of questions at the same time can spend more than there is.
+
+Windows are days and months of UTC. An answer belongs to the window in which it was asked.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, Self
+
+import msgspec
+
+from chat_sse.errors import BudgetSpent, PayloadTooLarge
+from chat_sse.events import Usage
+from chat_sse.limits.headers import LimitStatus, limit_headers, tighter
+from chat_sse.messages import Question, TextPart
+
+# Byte-level BPE (OpenAI, Llama 3, Qwen, Mistral and others) makes at most one token of a byte. Around a
+# message stand some tokens of the chat template (OpenAI's cookbook: 3 or 4; Llama 3: 5), and before the
+# conversation some servers put a system prompt of their own (gpt-oss: some 70 tokens).
+TOKENS_PER_MESSAGE = 16
+TOKENS_PER_CONVERSATION = 256
+# The dearest image of the OpenAI API: gpt-4o-mini, 2,833 tokens and 5,667 for each of at most 8 tiles of 512
+# pixels (within 2,048 by 768). Models that count patches stay below it. (OpenAI's guide "Images and vision".)
+TOKENS_PER_IMAGE = 2_833 + 8 * 5_667
+
+
+class Window(msgspec.Struct, frozen=True):
+    """One day or month; times are in seconds since 1970."""
+
+    name: str
+    start: float
+    end: float
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """So many tokens in a day or a month."""
+
+    tokens: int
+    period: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read `1000000/day` or `/month`; None for `off`."""
+        if text == "off":
+            return None
+        tokens, _, period = text.partition("/")
+        return cls(int(tokens), period)
+
+    def window(self, now: float) -> Window:
+        """Give the window that a time lies in."""
+        moment = datetime.fromtimestamp(now, UTC)
+        start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.period == "day":
+            return Window(f"{start:%Y-%m-%d}", start.timestamp(), (start + timedelta(days=1)).timestamp())
+        start = start.replace(day=1)
+        following = (start + timedelta(days=31)).replace(day=1)
+        return Window(f"{start:%Y-%m}", start.timestamp(), following.timestamp())
+
+    def status(self, spent: int, window: Window, now: float) -> LimitStatus:
+        """Tell how much is left."""
+        seconds = round(window.end - window.start)
+        return LimitStatus(self.tokens, seconds, max(0, self.tokens - spent), window.end - now)
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """What was taken out of the budgets for one question."""
+
+    client: str
+    tokens: int
+    windows: tuple[str, ...]
+    """Names of the windows that it was taken from, the client's first."""
+    status: LimitStatus | None
+
+
+class Budgets(Protocol):
+    """Keeps what has been spent."""
+
+    async def reserve(self, client: str, tokens: int) -> Reservation:
+        """Take the most that a question may cost.
+
+        Raises BudgetSpent when there is not so much left, PayloadTooLarge when there never will be, and
+        StoreUnavailable when nobody can tell.
+        """
+        ...
+
+    def settle(self, reservation: Reservation, tokens: int) -> None:
+        """Replace a reservation by what was spent, once. Never waits and never raises."""
+        ...
+
+
+def prompt_bound(question: Question, system_prompt: str | None = None) -> int:
+    """Give a number of tokens that the prompt cannot exceed."""
+    tokens = TOKENS_PER_CONVERSATION + (_bytes_of(system_prompt) if system_prompt else 0)
+    for message in question.messages:
+        tokens += TOKENS_PER_MESSAGE
+        if isinstance(message.content, str):
+            tokens += _bytes_of(message.content)
+            continue
+        for part in message.content:
+            tokens += _bytes_of(part.text) if isinstance(part, TextPart) else TOKENS_PER_IMAGE
+    return tokens
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def tokens_told(usage: Usage) -> int:
+    """Read upstream's own count; of two that disagree the larger one."""
+    return max(0, usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
+
+
+def budget_spent(budget: Budget, window: Window, now: float, spent: int, *, client: bool) -> BudgetSpent:
+    """Write the refusal of a question that could cost more than is left."""
+    whose = "one client" if client else "everybody together"
+    return BudgetSpent(
+        f"{budget.tokens} tokens a {budget.period} for {whose} at the most; what is left is less than this "
+        f"question may cost",
+        retry_after=window.end - now,
+        headers=limit_headers(None, budget.status(spent, window, now)),
+    )
+
+
+def check_fits(budget: Budget, tokens: int) -> None:
+    """Refuse a question that the whole budget would not be enough for."""
+    if tokens > budget.tokens:
+        raise PayloadTooLarge(
+            f"this question may cost {tokens} tokens, prompt and longest answer; "
+            f"the whole budget is {budget.tokens} a {budget.period}"
+        )
+
+
+class _Account:
+    """What one budget's current window has seen, by client."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.window = Window("", 0, 0)
+        self._spent: dict[str, int] = {}
+
+    def turn(self, now: float) -> None:
+        """Begin a new window when the old one is over."""
+        if now >= self.window.end:
+            self.window = self.budget.window(now)
+            self._spent = {}
+
+    def spent(self, client: str) -> int:
+        return self._spent.get(client, 0)
+
+    def add(self, client: str, tokens: int) -> None:
+        """Change a client's sum. Only clients that spent something are kept, so each entry was paid for."""
+        if total := self._spent.get(client, 0) + tokens:
+            self._spent[client] = total
+        else:
+            self._spent.pop(client, None)
+
+
+class MemoryBudgets:
+    """Budgets of one process; they begin anew with it."""
+
+    def __init__(
+        self, per_client: Budget | None, total: Budget | None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
+        self._clients = _Account(per_client) if per_client else None
+        self._total = _Account(total) if total else None
+
+    async def reserve(self, client: str, tokens: int) -> Reservation:
+        """Reserve, as `Budgets.reserve` promises."""
+        now, status = self._clock(), None
+        accounts = self._accounts(client)
+        for account, name in accounts:
+            account.turn(now)
+            check_fits(account.budget, tokens)
+            before = account.spent(name)
+            if before + tokens > account.budget.tokens:
+                client_own = account is self._clients
+                raise budget_spent(account.budget, account.window, now, before, client=client_own)
+            here = account.budget.status(before + tokens, account.window, now)
+            status = here if status is None else tighter(status, here)
+        for account, name in accounts:
+            account.add(name, tokens)
+        return Reservation(client, tokens, tuple(account.window.name for account, _ in accounts), status)
+
+    def settle(self, reservation: Reservation, tokens: int) -> None:
+        """Settle, as `Budgets.settle` promises."""
+        accounts = self._accounts(reservation.client)
+        for (account, name), window in zip(accounts, reservation.windows, strict=True):
+            if account.window.name == window:
+                account.add(name, tokens - reservation.tokens)
+
+    def _accounts(self, client: str) -> list[tuple[_Account, str]]:
+        found = ((self._clients, client), (self._total, ""))
+        return [(account, name) for account, name in found if account is not None]

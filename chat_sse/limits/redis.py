@@ -1,0 +1,262 @@
+"""The limits of several processes that serve as one: their counts are in Redis.
+
+Each count is one script, so that no two processes can both take what is left for one. When Redis does not
+answer, nobody can tell what is left, and nothing is asked: a limit that counts locally during an outage would
+allow as many times more as there are processes, and the log lies in the same Redis anyway.
+
+    chat_sse:rates:{…/all/…}, {…/client/<digest>/…}   counters of the package `limits`, two for each
+    chat_sse:{slots}:all, :client:<digest>            sorted set: stream id, scored by the end of its lease
+    chat_sse:{budget}:all:<window>, …:<digest>        tokens that are spent or reserved
+
+A process that dies stops renewing its leases, so its slots are free again within LEASE_MS. What it had
+reserved stays spent until the window is over: nobody knows what its calls have cost.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import reduce
+from itertools import islice, repeat
+from typing import Any, TypeVar
+
+import msgspec
+from limits import RateLimitItem
+from limits.aio.storage import RedisStorage
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from chat_sse.errors import StoreUnavailable
+from chat_sse.limits.budget import Budget, Reservation, budget_spent, check_fits
+from chat_sse.limits.headers import LimitStatus, tighter
+from chat_sse.limits.rates import Rates
+from chat_sse.limits.redis_scripts import FREE, RENEW, RESERVE, SETTLE, TAKE
+from chat_sse.limits.slots import all_taken, too_many_streams
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 16
+# A round trip takes a millisecond; a question waits no longer than this to hear that it cannot be asked.
+SOCKET_SECONDS = 2.0
+RETRY_SECONDS = 2.0
+# A process that hangs for longer than its lease counts its answers anew at the next renewal.
+LEASE_MS = 6000
+RENEW_SECONDS = 2.0
+RENEWED_AT_ONCE = 500
+# Counters of past windows, for answers that end after midnight.
+KEPT_SECONDS = 86_400
+# What is still to be written when the process ends.
+CLOSING_SECONDS = 2.0
+
+
+RATES_PREFIX = "chat_sse:rates"
+ALL_SLOTS = "chat_sse:{slots}:all"
+
+
+class SharedCounts:
+    """Scripts in Redis, each call bounded in time."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare; nothing connects. Raises ValueError for a URL that redis-py cannot read."""
+        # No retries: a reservation whose reply was lost must not be made twice.
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=SOCKET_SECONDS,
+            socket_timeout=SOCKET_SECONDS,
+            socket_connect_timeout=SOCKET_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        self._client = Redis.from_pool(self._pool)
+        self._later: set[asyncio.Task[None]] = set()
+
+    async def run(self, script: str, keys: list[str], *arguments: str | int) -> Any:
+        """Run a script. Raises StoreUnavailable when Redis does not answer."""
+        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        async with self.bounded():
+            try:
+                return await self._client.evalsha(sha, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await self._client.eval(script, len(keys), *keys, *arguments)
+
+    def storage(self) -> RedisStorage:
+        """Give counters to the package `limits`, over the same connections."""
+        # It never learns the real URL, which may hold a password.
+        return RedisStorage(
+            "async+redis://",
+            implementation="redispy",
+            key_prefix=RATES_PREFIX,
+            connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but not in its annotation
+        )
+
+    @asynccontextmanager
+    async def bounded(self) -> AsyncIterator[None]:
+        """Bound in time what is asked of Redis. Raises StoreUnavailable when it does not answer."""
+        try:
+            async with asyncio.timeout(SOCKET_SECONDS):
+                yield
+        except (RedisError, OSError, TimeoutError) as exc:
+            log.warning("limits.unavailable", extra={"fields": {"reason": type(exc).__name__}})
+            raise StoreUnavailable("Redis does not answer", retry_after=RETRY_SECONDS) from exc
+
+    def run_later(self, script: str, keys: list[str], *arguments: str | int) -> None:
+        """Run a script without waiting for it; an outage is logged, and that is all."""
+        task = asyncio.create_task(self._run_quietly(self.run(script, keys, *arguments)))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def aclose(self) -> None:
+        """Write what is still to be written, and close the connections."""
+        if self._later:
+            await asyncio.wait(self._later, timeout=CLOSING_SECONDS)
+        await self._pool.disconnect()
+
+    @staticmethod
+    async def _run_quietly(running: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await running
+        except StoreUnavailable:
+            return  # `run` has logged it
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
+    """Cut into pieces, as `itertools.batched` does from Python 3.12 on."""
+    rest = iter(items)
+    while piece := tuple(islice(rest, size)):
+        yield piece
+
+
+def _client_key(kind: str, client: str) -> str:
+    """Name a client's count. Names of clients may hold anything, and addresses are nobody's business."""
+    return f"chat_sse:{{{kind}}}:client:{_digest(client)}"
+
+
+def _digest(client: str) -> str:
+    return hashlib.sha256(client.encode()).hexdigest()[:32]
+
+
+class SharedRates(Rates):
+    """Rates of all processes together."""
+
+    def __init__(
+        self, counts: SharedCounts, per_client: RateLimitItem | None, total: RateLimitItem | None
+    ) -> None:
+        super().__init__(per_client, total, counts.storage)
+        self._counts = counts
+
+    async def hit(self, client: str) -> LimitStatus | None:
+        """Count, as `Rates.hit` promises."""
+        async with self._counts.bounded():
+            return await super().hit(_digest(client))
+
+    async def hit_client(self, client: str) -> None:
+        """Count, as `Rates.hit_client` promises."""
+        async with self._counts.bounded():
+            await super().hit_client(_digest(client))
+
+
+class SharedSlots:
+    """Slots of all processes together, each on a lease that its process renews."""
+
+    def __init__(self, counts: SharedCounts, per_client: int, total: int) -> None:
+        self._counts = counts
+        self._per_client = per_client
+        self._total = total
+        self._held: dict[str, str] = {}  # stream id → the client's key
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def take(self, client: str, stream_id: str) -> None:
+        """Take, as `Slots.take` promises."""
+        keys = [_client_key("slots", client), ALL_SLOTS]
+        full = await self._counts.run(TAKE, keys, self._per_client, self._total, stream_id, LEASE_MS)
+        if full:
+            raise all_taken(self._total) if full == len(keys) else too_many_streams(self._per_client)
+        self._held[stream_id] = keys[0]
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew())
+
+    def free(self, client: str, stream_id: str) -> None:  # noqa: ARG002 - its key is known
+        """Free, as `Slots.free` promises. Should Redis not hear of it, the lease runs out."""
+        self._remove(stream_id, self._held.pop(stream_id))
+
+    async def aclose(self) -> None:
+        """Stop renewing."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+
+    def _remove(self, stream_id: str, client_key: str) -> None:
+        self._counts.run_later(FREE, [client_key, ALL_SLOTS], stream_id)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            held = dict(self._held)
+            for some in batched(held.items(), RENEWED_AT_ONCE):
+                with suppress(StoreUnavailable):  # logged; they are held, and told so the next time
+                    await self._renew_some(some)
+            for stream_id in held.keys() - self._held.keys():
+                self._remove(stream_id, held[stream_id])  # freed meanwhile, and renewed after that
+
+    async def _renew_some(self, held: Sequence[tuple[str, str]]) -> None:
+        keys = [key for _, client_key in held for key in (client_key, ALL_SLOTS)]
+        ids = [name for stream_id, _ in held for name in (stream_id, stream_id)]
+        await self._counts.run(RENEW, keys, LEASE_MS, *ids)
+
+
+class SharedBudgets:
+    """Budgets of all processes together."""
+
+    def __init__(
+        self,
+        counts: SharedCounts,
+        per_client: Budget | None,
+        total: Budget | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._counts = counts
+        self._per_client = per_client
+        self._budgets = [budget for budget in (per_client, total) if budget is not None]
+        self._clock = clock
+
+    async def reserve(self, client: str, tokens: int) -> Reservation:
+        """Reserve, as `Budgets.reserve` promises."""
+        now = self._clock()
+        for budget in self._budgets:
+            check_fits(budget, tokens)
+        windows = [budget.window(now) for budget in self._budgets]
+        reservation = Reservation(client, tokens, tuple(window.name for window in windows), None)
+        if not self._budgets:
+            return reservation
+        limits = [
+            number
+            for budget, window in zip(self._budgets, windows, strict=True)
+            for number in (budget.tokens, round(window.end) + KEPT_SECONDS)
+        ]
+        short, *spent = await self._counts.run(RESERVE, self._keys(reservation), tokens, *limits)
+        if short:
+            budget, window, before = self._budgets[short - 1], windows[short - 1], spent[short - 1]
+            raise budget_spent(budget, window, now, before, client=budget is self._per_client)
+        statuses = map(Budget.status, self._budgets, spent, windows, repeat(now))
+        return msgspec.structs.replace(reservation, status=reduce(tighter, statuses))
+
+    def settle(self, reservation: Reservation, tokens: int) -> None:
+        """Settle, as `Budgets.settle` promises. Should Redis not hear of it, the reservation stays spent."""
+        if self._budgets and tokens != reservation.tokens:
+            self._counts.run_later(SETTLE, self._keys(reservation), tokens - reservation.tokens)
+
+    def _keys(self, reservation: Reservation) -> list[str]:
+        """Name the counters of a reservation, the client's first."""
+        return [
+            f"{_client_key('budget', reservation.client)}:{window}"
+            if budget is self._per_client
+            else f"chat_sse:{{budget}}:all:{window}"
+            for budget, window in zip(self._budgets, reservation.windows, strict=True)
+        ]

@@ -1,0 +1,128 @@
+"""`chat-sse` serves: the settings, the socket, and which processes listen on it."""
+
+import logging
+import os
+import secrets
+import sys
+
+import click
+import uvicorn
+
+from chat_sse import __version__
+from chat_sse.access.origin import is_loopback
+from chat_sse.app import allowed_models, check_store
+from chat_sse.observe.logging import configure_logging
+from chat_sse.server.protocol import BoundedProtocol
+from chat_sse.server.workers import DrainingServer, Supervisor, bound_unread_bytes
+from chat_sse.settings import Settings, SettingsError, load_settings, variable
+from chat_sse.upstreams.local import LocalModelUnavailable, find_local_model, model_name
+from chat_sse.upstreams.openai.upstream import public_url
+
+log = logging.getLogger(__name__)
+
+# Beside the running answers' grace: a socket's last bytes, the pumps' clean-up, the upstream's connections.
+EXIT_SECONDS = 10
+BACKLOG = 4096
+# Standard streams, the loop's own, the listening socket, a file that is being served: some 15, and room.
+OWN_FILES = 40
+
+
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve until a signal, with these in place of what the settings say. Exits; 2 when they are wrong."""
+    given = {"host": host, "port": port, "workers": workers}
+    overrides = {variable(name): str(value) for name, value in given.items() if value is not None}
+    os.environ.update(overrides)  # the workers read the same settings as this process
+    try:
+        settings = load_settings(os.environ)
+        model_name = _check_upstream(settings)
+        check_store(settings)
+    except (SettingsError, LocalModelUnavailable) as exc:
+        for fault in getattr(exc, "faults", [str(exc)]):
+            click.echo(f"chat-sse: {fault}", err=True)
+        sys.exit(2)
+    configure_logging(settings.log_level, settings.log_format)
+    if settings.secret_key is None:
+        os.environ[variable("secret_key")] = secrets.token_urlsafe(32)  # one for all workers
+    _serve(settings, model_name)
+
+
+def _check_upstream(settings: Settings) -> str | None:
+    """Fail before anything listens when nobody could answer. Gives the embedded model's name, if used."""
+    if settings.openai_api_key is None and settings.openai_base_url is None:
+        return model_name(find_local_model(settings.local_model))
+    return None
+
+
+def _serve(settings: Settings, local_model: str | None) -> None:
+    config = uvicorn.Config(
+        "chat_sse.app:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop" if sys.platform != "win32" else "auto",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        backlog=BACKLOG,
+        limit_concurrency=max_connections(raise_open_file_limit()),
+        access_log=False,  # our own line has the request's id and no query string
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=EXIT_SECONDS,
+    )
+    listening = config.bind_socket()
+    # `ClientStream` logs which client it cut. It may need twice the timeout to see that nothing moves.
+    bound_unread_bytes(listening, 2 * settings.send_timeout + 1)
+    host, port = listening.getsockname()[:2]
+    greeting = _greeting(settings, host, port, local_model)
+    if not settings.api_keys and not is_loopback(settings.host):
+        log.warning(
+            "service.open_to_everybody", extra={"fields": {"host": host, "set": variable("api_keys")}}
+        )
+    with listening:
+        if settings.workers > 1:
+            supervisor = Supervisor(config, listening, greeting, (settings.log_level, settings.log_format))
+            supervisor.run()
+            started = supervisor.started
+        else:
+            server = DrainingServer(config)
+            server.greeting = greeting
+            server.run(sockets=[listening])
+            started = server.started
+    sys.exit(0 if started else 3)
+
+
+def _greeting(settings: Settings, host: str, port: int, local_model: str | None) -> str:
+    """Say where it listens, who answers, and what is open to whom."""
+    models = allowed_models(settings, (local_model,) if local_model else ())
+    upstream = "the embedded model" if local_model else public_url(settings.openai_base_url)
+    reach = "this machine" if is_loopback(settings.host) else "everybody who can reach this address"
+    names = [entry.partition(":")[0] for entry in settings.api_keys]
+    keys = f"with a key ({', '.join(names)})" if names else "without a key"
+    address = f"[{host}]" if ":" in host else host
+    return "\n".join(
+        (
+            f"chat-sse {__version__} on http://{address}:{port}",
+            f"  answers from {upstream}: {', '.join(models)}",
+            f"  open to {reach}, {keys}; pages from {', '.join(settings.allowed_origin)} may call it",
+        )
+    )
+
+
+def raise_open_file_limit() -> int | None:
+    """Take as many file descriptors as the system grants, and give their number; None when it is endless."""
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415  (there is none on Windows)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def max_connections(open_files: int | None) -> int | None:
+    """Leave each connection a second descriptor, for its call upstream, and the process its own."""
+    return None if open_files is None else max(1, (open_files - OWN_FILES) // 2)

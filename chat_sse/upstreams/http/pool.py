@@ -1,0 +1,86 @@
+"""All connections to one server.
+
+It stands in for the SDK's HTTP client where a question is accepted, which is nearly always: there the client
+(request objects, httpx2, aiohttp) would cost more than all the rest, per request and per delta. It knows no
+proxies, no redirects and no retries, and gives up at the first fault; its caller then goes the SDK's way.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import aiohappyeyeballs
+
+from chat_sse.upstreams.http.connection import Connection
+
+# For how long a name's addresses are believed; aiohttp's figure.
+ADDRESS_SECONDS = 10.0
+# RFC 8305, 5: "Connection Attempt Delay".
+HAPPY_EYEBALLS_SECONDS = 0.25
+
+
+class ConnectionPool:
+    """Connections: as many as there are requests; a few seconds' rest between two."""
+
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, connect_seconds: float, idle_seconds: float
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._host, self._port, self._tls = host, port, tls
+        self._connect_seconds, self._idle_seconds = connect_seconds, idle_seconds
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._addresses: Sequence[Any] = ()
+        self._addresses_until = 0.0
+
+    async def connection(self) -> Connection:
+        """Give a connection that nobody uses, the last used one first. Raises OSError, TimeoutError."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.resume():
+                return connection
+        async with asyncio.timeout(self._connect_seconds):
+            return await self._connect()
+
+    def release(self, connection: Connection) -> None:
+        """Take a connection back whose reply has ended."""
+        self._idle.append(connection)
+        connection.set_idle(self._idle_seconds)
+
+    def discard(self, connection: Connection) -> None:
+        """Let go of a closed connection."""
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in list(self._all):
+            connection.close()
+
+    async def _connect(self) -> Connection:
+        if self.loop.time() >= self._addresses_until:
+            self._addresses = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            self._addresses_until = self.loop.time() + ADDRESS_SECONDS
+        transport, connection = await self.loop.create_connection(
+            lambda: Connection(self),
+            **await self._place(),
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+        )
+        connected: socket.socket = transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a silent upstream may be a dead one
+        self._all.add(connection)
+        return connection
+
+    async def _place(self) -> dict[str, Any]:
+        """Tell `create_connection` where to: the only address, or the socket that won the race of several."""
+        address, port, *scope = self._addresses[0][4]
+        if len(self._addresses) == 1 and not any(scope):  # for a scope it has no words
+            return {"host": address, "port": port}  # connecting by itself, for two thirds of the price
+        connected = await aiohappyeyeballs.start_connection(
+            self._addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, loop=self.loop
+        )
+        return {"sock": connected}
