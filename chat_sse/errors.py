@@ -1,4 +1,4 @@
-"""Every way a question can fail, and the one body that tells it.
+"""Every way a question can fail, and the one error body.
 
     ChatError
     ├── InvalidRequest            400  invalid_request
@@ -30,7 +30,7 @@
         ├── UpstreamTimeout            timeout_error
         └── UpstreamProtocol           upstream_protocol_error
 
-The same error is an HTTP response while nothing has been sent, and the stream's last event afterwards.
+An error is an HTTP response as long as nothing has been sent, and the stream's last event after that.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,10 +55,10 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatError(Exception):
-    """Base of all errors that a client is told about.
+    """Base of all errors that a client sees.
 
-    `details` must hold neither secrets nor anything of a prompt or an answer. `retry_after` is in seconds.
-    `may_cost`: upstream may charge for the call all the same, so the same question is not asked once more.
+    `details` must not hold secrets or any part of a prompt or an answer. `retry_after` is in seconds.
+    `may_cost`: upstream may charge for the failed call, so the same question is not asked again.
     """
 
     code: ClassVar[str]
@@ -84,7 +84,7 @@ class ChatError(Exception):
             self.may_cost = may_cost
 
     def body(self, request_id: str) -> ErrorBody:
-        """Tell this error in the one body."""
+        """Return the error body for this error."""
         return ErrorBody(
             content=self.content,
             error=self.code,
@@ -101,7 +101,7 @@ class InvalidRequest(ChatError):
 
 
 class Unauthenticated(ChatError):
-    """No valid key or link. It says the same whatever was wrong, so that nobody learns by trying."""
+    """No valid key or link. The text is the same for every cause, so that guessing reveals nothing."""
 
     code = "unauthenticated"
     status = 401
@@ -159,7 +159,7 @@ class UnsupportedMediaType(ChatError):
 class Misdirected(ChatError):
     code = "misdirected_request"
     status = 421
-    content = "The service does not answer under this name."
+    content = "This service is not available under this host name."
 
 
 class KeyReused(ChatError):
@@ -169,7 +169,7 @@ class KeyReused(ChatError):
 
 
 class LimitReached(ChatError):
-    """One of this server's own limits; `headers` tell where the client stands with it."""
+    """One of this server's own limits; `headers` tell the client what is left of it."""
 
     status = 429
     retryable = True
@@ -228,11 +228,11 @@ class Draining(Overloaded):
 
 class StoreUnavailable(Overloaded):
     code = "log_unavailable"
-    content = "The service cannot reach its memory. Please try again in a moment."
+    content = "The service is temporarily unavailable. Please try again in a moment."
 
 
 class UpstreamError(ChatError):
-    """The OpenAI API failed, or did not speak its own protocol."""
+    """The upstream failed, or did not follow its protocol."""
 
     status = 500
 
@@ -278,13 +278,13 @@ def _classes(base: type[ChatError]) -> Iterator[type[ChatError]]:
         yield from _classes(kind)
 
 
-# A class without a code of its own only groups others, and has no status of theirs to tell.
+# A class without a code of its own only groups others.
 _BY_CODE = {kind.code: kind for kind in _classes(ChatError) if "code" in vars(kind)}
 
 
 def error_of(body: ErrorBody) -> ChatError:
-    """Give the error that a body tells of, so that it can be an HTTP response with its status once more.
+    """Return the error that a body describes, so that it can become an HTTP response again.
 
-    A code that this version does not know is an InternalError: the log may have come from a newer one.
+    An unknown code becomes InternalError: another version of the service may have written the log.
     """
     return _BY_CODE.get(body.error, InternalError)(body.details, retryable=body.retryable)
