@@ -17,7 +17,7 @@ import openai
 import pytest
 
 from chat_sse.upstreams.local import (
-    WAYS_TO_GO_ON,
+    NO_MODEL,
     LocalModel,
     LocalModelUnavailable,
     bundled_model,
@@ -232,9 +232,9 @@ def test_without_the_extra_the_three_ways_to_go_on_are_named(monkeypatch: pytest
     assert not local_model_installed()
     with pytest.raises(LocalModelUnavailable) as told:
         start_local_model()
-    assert str(told.value) == WAYS_TO_GO_ON
+    assert str(told.value) == NO_MODEL
     for way in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "chat-sse[local]"):
-        assert way in WAYS_TO_GO_ON
+        assert way in NO_MODEL
 
 
 def test_without_a_model_file_the_three_ways_to_go_on_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
