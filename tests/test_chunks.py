@@ -15,7 +15,8 @@ from chat_sse.errors import (
     UpstreamUnavailable,
 )
 from chat_sse.events import Delta, Done, Event, Reasoning, Usage
-from chat_sse.upstreams.openai.chunks import MAX_EVENT_BYTES, ChunkDecoder, EventSplitter
+from chat_sse.upstreams.openai.chunks import ChunkDecoder
+from chat_sse.upstreams.openai.events import MAX_EVENT_BYTES, EventSplitter
 
 DONE = b"data: [DONE]\n\n"
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'

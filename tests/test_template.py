@@ -38,6 +38,9 @@ class Ear:
     def on_events(self, events: Sequence[UpstreamEvent]) -> None:
         self.entries += map(encode, events)
 
+    def on_activity(self) -> None:
+        pass
+
     def on_entry(self, entry: bytes) -> None:
         self.entries.append(entry)
         self.short += 1
@@ -49,6 +52,7 @@ def hear(pieces: Sequence[bytes]) -> tuple[Ear, str | None]:
     async def listen() -> tuple[Ear, str | None]:
         ear = Ear()
         stream = CompletionStream(ear)
+        stream.accept({"content-type": "text/event-stream"})
         for piece in pieces:
             stream.data(piece)
         stream.end(lost=False)

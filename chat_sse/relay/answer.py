@@ -14,7 +14,7 @@ from chat_sse.stores.base import Log
 from chat_sse.upstreams.base import UpstreamEvent
 
 # A log is memory. The longest answers of today's models are some 500 KB of events; this is none any more.
-MAX_LOG_BYTES = 16 * 1_048_576
+MAX_LOG_BYTES = 17 * 1_048_576
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,17 +52,12 @@ class Deadlines:
         await self._scope.__aexit__(kind, exc, traceback)
 
     def _check(self) -> None:
-        began_at, last_event_at, timeouts = (
-            self._answer.started_at,
-            self._answer.last_event_at,
-            self._timeouts,
-        )
-        said_by = (
-            began_at + timeouts.first_token_timeout
-            if last_event_at is None
-            else last_event_at + timeouts.idle_timeout
-        )
-        due = min(said_by, began_at + timeouts.total_timeout)
+        answer, timeouts = self._answer, self._timeouts
+        if answer.last_event_at is None:
+            silent_until = answer.active_at + timeouts.first_token_timeout
+        else:
+            silent_until = max(answer.active_at, answer.last_event_at) + timeouts.idle_timeout
+        due = min(silent_until, answer.started_at + timeouts.total_timeout)
         if self._loop.time() >= due:
             self._scope.reschedule(self._loop.time())
         else:
@@ -73,6 +68,7 @@ class Answer:
     """What the relay knows of one: its pump, and who reads it. It listens to upstream."""
 
     __slots__ = (
+        "active_at",
         "announced",
         "done",
         "gate",
@@ -103,7 +99,7 @@ class Answer:
         self.refused = False  # by upstream, unpaid
         self.request_id = request_id
         self.loop = asyncio.get_running_loop()
-        self.started_at = self.loop.time()
+        self.started_at = self.active_at = self.loop.time()
         # Opens once upstream has accepted or refused, or the accept wait is over.
         self.gate = asyncio.Event()
         self.gate_timer: asyncio.TimerHandle
@@ -145,6 +141,10 @@ class Answer:
         last = events[-1]
         if isinstance(last, Done):
             self.done = last
+
+    def on_activity(self) -> None:
+        """Remember that upstream is alive."""
+        self.active_at = self.loop.time()
 
     def on_entry(self, entry: bytes) -> None:
         """Append what is encoded already."""

@@ -229,7 +229,7 @@ class Relay:
         if error.may_cost:
             answer.announce()  # for the next request with its key, which gets this fault and no second call
         answer.log.append([failure(error, answer.request_id)])
-        self._report(answer, error=error.code)
+        self._report(answer, error=error.code, details=error.details)
         if at_the_gate:
             if not error.may_cost:
                 await self._store.discard(answer.log)  # its key may be used again: nothing was paid for

@@ -20,6 +20,10 @@ class Listener(Protocol):
         """Upstream has said something: what arrived together, in order, never nothing."""
         ...
 
+    def on_activity(self) -> None:
+        """Upstream has sent something that is no event, such as a comment: it is alive."""
+        ...
+
     def on_entry(self, entry: bytes) -> None:
         """Upstream has gone on with one more delta, which is a log's entry already; never the first."""
         ...

@@ -1,28 +1,29 @@
-"""From OpenAI's stream of bytes to events. Pure: no I/O, no clock.
+"""From OpenAI's chunks to events, and the verdict on how an answer ended. Pure: no I/O, no clock.
 
-Sources: WHATWG HTML, "9.2.5 Parsing an event stream"; OpenAI API reference, "Chat completion chunk object".
-
-Bytes are split on the bytes LF and CR alone. A text decoder's `splitlines` also splits on U+2028 and U+0085,
-which are legal inside a JSON string.
+Source: OpenAI API reference, "Chat completion chunk object". A strict, fast decoder reads what is written by
+the reference; `tolerant.py` reads everything else.
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
-from chat_sse.errors import (
-    UpstreamAuthentication,
-    UpstreamError,
-    UpstreamProtocol,
-    UpstreamRateLimit,
-    UpstreamRejected,
-    UpstreamUnavailable,
-)
+from chat_sse.errors import UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnavailable
 from chat_sse.events import Delta, Done, Reasoning, Usage
 from chat_sse.upstreams.base import UpstreamEvent
+from chat_sse.upstreams.openai.classify import Told, classify, read_error
+from chat_sse.upstreams.openai.events import ErrorData, EventSplitter, NamedData
+from chat_sse.upstreams.openai.redaction import names_of
+from chat_sse.upstreams.openai.tolerant import Chunk, clean_reason, read_chunk
 
-# A chunk is some hundred bytes; an event that outgrows this is no chunk, and must not fill the memory.
-MAX_EVENT_BYTES = 1_048_576
+# A finish_reason that says that the answer was cut. Providers invent their own words for it.
+_FAILED = re.compile(
+    r"error|fail|time_?out|abort|cancel|insufficient|unavailable|overload|interrupt|malformed|network|"
+    r"exception|crash|disconnect|incomplete",
+    re.IGNORECASE,
+)
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -30,96 +31,71 @@ class _Delta(msgspec.Struct, gc=False):
     refusal: str | None = None
     reasoning_content: str | None = None  # DeepSeek, vLLM, llama.cpp
     reasoning: str | None = None  # OpenRouter, Ollama, newer vLLM
+    reasoning_details: Any = None
+
+    @property
+    def is_plain(self) -> bool:
+        return not self.reasoning_details or bool(self.reasoning_content or self.reasoning)
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
+    message: Any = None
+    text: Any = None
+    usage: Any = None
+    error: Any = None
 
-
-class _Error(msgspec.Struct, gc=False):
-    type: str | None = None
-    code: str | int | None = None
+    @property
+    def is_plain(self) -> bool:
+        if self.message or self.text or self.usage or self.error:
+            return False
+        return self.delta is None or self.delta.is_plain
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
+    """A chunk as OpenAI's reference describes it, and the members by which it may differ from that."""
+
+    choices: list[_Choice]
     usage: Usage | None = None
-    error: _Error | str | None = None
+    error: Any = None
+    object: str | None = None
+    x_groq: Any = None
+    usage_metadata: Any = msgspec.field(name="usageMetadata", default=None)
+
+    @property
+    def is_plain(self) -> bool:
+        if self.error or self.x_groq or self.usage_metadata or self.object == "error":
+            return False
+        return all(choice.is_plain for choice in self.choices)
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
-
-
-class EventSplitter:
-    """Cut a byte stream into the data of its server-sent events, wherever the network split it."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether an event has just ended, and none has begun."""
-        return not self._rest
-
-    def feed(self, data: bytes) -> Iterable[bytes]:
-        """Give the data of each event that `data` completes. Raises UpstreamProtocol for an endless one."""
-        if (
-            not self._rest
-            and data.find(b"\n") == len(data) - 2
-            and data.startswith(b"data: ")
-            and data.endswith(b"\n\n")
-            and b"\r" not in data
-        ):
-            return (data[6:-2],)  # as an upstream sends a delta: one event of one line, in one piece
-        return self._split(data)
-
-    def _split(self, data: bytes) -> Iterator[bytes]:
-        data = self._rest + data
-        held = b""
-        if b"\r" in data:
-            if data.endswith(b"\r"):  # may be half of a CRLF
-                data, held = data[:-1], b"\r"
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *blocks, rest = data.split(b"\n\n")
-        self._rest = rest + held
-        for block in blocks:
-            # Nearly every event is a single data line; the general case is the same, only slower.
-            if block.startswith(b"data: ") and b"\n" not in block:
-                yield block[6:]
-            elif found := _data_of(block):
-                yield found
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise UpstreamProtocol("upstream sent an event without an end")
-
-    def end(self) -> bytes:
-        """Give the data of an event that the end of the stream cut short of its blank line, or b""."""
-        rest, self._rest = self._rest, b""
-        return _data_of(rest.replace(b"\r", b"\n"))
-
-
-def _data_of(block: bytes) -> bytes:
-    lines = (line for line in block.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.startswith(b"data:"))
-    return b"\n".join(line[5:].removeprefix(b" ") for line in lines)
+_decode_json = msgspec.json.Decoder().decode
 
 
 class ChunkDecoder:
-    """Turn OpenAI's chunks into events and judge how the stream ended.
+    """Turns OpenAI's chunks into events and judges how the stream ended.
 
     `feed` and `end` never raise for what upstream did: they set `fault`, so that the events which arrived
     together with a fault are not lost. After `finished` or `fault`, nothing more is decoded.
 
-    A null `finish_reason` up to the end is no reason to call an answer complete, unless upstream vouched for
-    it twice: with usage, which is sent after the last token, and with `[DONE]`. Some Ollama versions end
-    complete answers so; `Done.finish_reason` is then null, as upstream said it.
+    A finish_reason that is followed by more text was not the last word. A null one up to the end completes
+    an answer only when upstream confirmed it twice: with usage, which is sent after the last token, and with
+    `[DONE]`. Some Ollama versions end complete answers so; `Done.finish_reason` is then null.
+
+    `scrub` returns what may be told of an error: see `redaction.py`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scrub: Callable[[Told], str] = names_of) -> None:
         self.finished = False
         self.fault: UpstreamError | None = None
         self.finish_reason: str | None = None
+        self._earlier_reason: str | None = None
         self._usage: Usage | None = None
+        self._has_text = self._has_message = False
+        self._scrub = scrub
         self._splitter = EventSplitter()
 
     @property
@@ -145,69 +121,128 @@ class ChunkDecoder:
             self.fault = exc
         return events
 
-    def end(self) -> list[UpstreamEvent]:
-        """Judge a stream whose bytes have ended, cleanly or not."""
+    def end(self, *, lost: bool = False) -> list[UpstreamEvent]:
+        """Judge a stream whose bytes have ended. `lost`: the connection broke, so that they may be cut."""
         events: list[UpstreamEvent] = []
         if self.finished or self.fault:
             return events
         try:
-            if rest := self._splitter.end():
-                self._decode(rest, events)
+            if (rest := self._splitter.end()) and self._decode(rest, events):
+                return events
+            # A server that sends a finish_reason with every chunk has not ended an answer with one.
+            if self.finish_reason is None or (lost and self._earlier_reason):
+                raise UpstreamProtocol("upstream closed the stream before the answer was complete")
+            self._finish(events)  # a server that does not say [DONE]
         except UpstreamError as exc:
             self.fault = exc
-            return events
-        if not self.finished:
-            if self.finish_reason is not None:  # a server that does not say [DONE]
-                self._finish(events)
-            else:
-                self.fault = UpstreamProtocol("upstream closed the stream before the answer was complete")
+        return events
+
+    def read_body(self, body: bytes) -> list[UpstreamEvent]:
+        """Decode a body that is no event stream: one JSON object, a whole completion or an error."""
+        events: list[UpstreamEvent] = []
+        try:
+            value = _decode_json(body)
+            chunk = read_chunk(value)
+            if chunk.error is None and not (isinstance(value, Mapping) and value.get("choices")):
+                self.fault = not_a_completion()
+                return events
+            self._take_tolerantly(chunk, events)
+            self._finish(events)
+        except UpstreamError as exc:
+            self.fault = exc
+        except (ValueError, RecursionError):  # msgspec's DecodeError and UnicodeDecodeError are ValueErrors
+            self.fault = not_a_completion()
         return events
 
     def _decode(self, payload: bytes, events: list[UpstreamEvent]) -> bool:
         """Append the chunk's events; True when it was the last."""
-        if payload.startswith(b"[DONE]"):
+        if payload.lstrip().startswith(b"[DONE]"):
+            self.finish_reason = self.finish_reason or self._earlier_reason
             if self.finish_reason is None and self._usage is None:
                 raise UpstreamProtocol("upstream ended the answer without a finish_reason")
             self._finish(events)
             return True
+        if isinstance(payload, ErrorData):
+            raise self._error(_json_or_text(payload))
         try:
             chunk = _decode_chunk(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise UpstreamProtocol("upstream sent a chunk that is not one") from exc
-        if chunk.error is not None:
-            raise _translate(chunk.error)
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        for choice in chunk.choices or ():
-            if choice.index == 0:
-                self._take(choice, events)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._read(payload, events)
+            return False
+        if chunk.is_plain:
+            self._take(chunk, events)
+        else:
+            self._read(payload, events)
         return False
 
-    def _take(self, choice: _Choice, events: list[UpstreamEvent]) -> None:
-        delta = choice.delta
-        if delta is not None:
-            if reasoning := delta.reasoning_content or delta.reasoning:
-                events.append(Reasoning(reasoning))
-            if content := delta.content or delta.refusal:
-                events.append(Delta(content))
-        if choice.finish_reason:
-            self.finish_reason = choice.finish_reason
+    def _take(self, chunk: _Chunk, events: list[UpstreamEvent]) -> None:
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        for choice in chunk.choices:
+            if choice.index == 0:
+                delta, count = choice.delta, len(events)
+                if delta is not None:
+                    if reasoning := delta.reasoning_content or delta.reasoning:
+                        events.append(Reasoning(reasoning))
+                    if content := delta.content or delta.refusal:
+                        events.append(Delta(content))
+                self._note(choice.finish_reason, has_more=len(events) > count)
+
+    def _read(self, payload: bytes, events: list[UpstreamEvent]) -> None:
+        """Read what is no plain chunk. Raises UpstreamError for an error, and for what nobody can read."""
+        if not payload.strip():
+            return
+        try:
+            chunk = read_chunk(_decode_json(payload))
+        except (ValueError, RecursionError) as exc:
+            if isinstance(payload, NamedData):
+                return
+            raise UpstreamProtocol("upstream sent a chunk that is not one") from exc
+        self._take_tolerantly(chunk, events)
+
+    def _take_tolerantly(self, chunk: Chunk, events: list[UpstreamEvent]) -> None:
+        if chunk.error is not None:
+            raise self._error(chunk.error)
+        self._usage = chunk.usage or self._usage
+        # A message after deltas repeats their text.
+        repeats = chunk.has_message and self._has_text and not self._has_message
+        if not repeats:
+            events += chunk.events
+            self._has_message = self._has_message or chunk.has_message
+        self._note(chunk.finish_reason, has_more=bool(chunk.events) and not repeats)
+
+    def _note(self, reason: str | None, *, has_more: bool) -> None:
+        """Remember a finish_reason, and that an earlier one was not the last word."""
+        if has_more:
+            self._has_text = True
+            self._earlier_reason = self.finish_reason or self._earlier_reason
+            self.finish_reason = None
+        if cleaned := clean_reason(reason):
+            self.finish_reason = cleaned
 
     def _finish(self, events: list[UpstreamEvent]) -> None:
+        reason = self.finish_reason
+        if reason is not None and _FAILED.search(reason):
+            details = f"upstream ended the answer with the finish_reason {reason}"
+            kind = UpstreamTimeout if re.search("time_?out", reason, re.IGNORECASE) else UpstreamUnavailable
+            raise kind(details, may_cost=True)
         self.finished = True
-        events.append(Done(finish_reason=self.finish_reason, usage=self._usage))
+        events.append(Done(finish_reason=reason, usage=self._usage))
+
+    def _error(self, error: Any) -> UpstreamError:
+        told = read_error(error)
+        names = self._scrub(told)
+        return classify(told, None, ": ".join(filter(None, ("upstream reported an error", names))))
 
 
-def _translate(error: _Error | str) -> UpstreamError:
-    """Tell an error object in the stream. Its text may quote the prompt, so only its type is used."""
-    names = set() if isinstance(error, str) else {str(error.type), str(error.code)}
-    details = "upstream reported an error in the middle of the answer"
-    if names & {"rate_limit_error", "rate_limit_exceeded", "tokens", "requests", "429"}:
-        return UpstreamRateLimit(details)
-    if "insufficient_quota" in names:
-        return UpstreamRateLimit(details, retryable=False)
-    if names & {"authentication_error", "invalid_api_key", "401", "403"}:
-        return UpstreamAuthentication(details)
-    if names & {"invalid_request_error", "BadRequestError", "400"}:
-        return UpstreamRejected(details)
-    return UpstreamUnavailable(details)
+def not_a_completion() -> UpstreamProtocol:
+    """Return the error for a successful response that is neither an event stream nor a completion."""
+    details = "upstream answered with something that is no chat completion; is OPENAI_BASE_URL right?"
+    return UpstreamProtocol(details, retryable=False)
+
+
+def _json_or_text(data: bytes) -> Any:
+    try:
+        return _decode_json(data)
+    except (ValueError, RecursionError):
+        return data.decode("utf-8", "replace")

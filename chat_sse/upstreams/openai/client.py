@@ -11,13 +11,15 @@ from chat_sse.upstreams.http.pool import ConnectionPool
 from chat_sse.upstreams.openai.sdk import NextAttempt
 from chat_sse.upstreams.openai.stream import CompletionStream
 
-OK = 200
+SUCCESSES = range(200, 300)
 REDIRECTS = range(300, 400)
 # An error is a sentence or two.
 MAX_REFUSAL_BYTES = 65_536
 
 # RequestCaptured anew for each request, or the HTTP client's business.
 _NOT_KEPT = (b"content-length", b"transfer-encoding")
+# Of its body as it was sent, which is kept as it was read.
+_NOT_OF_THE_REFUSAL = ("content-encoding", "content-length", "transfer-encoding")
 
 
 class CompletionClient:
@@ -26,8 +28,16 @@ class CompletionClient:
     `written` is a request as the SDK would send it. Its connections are closed by `close`.
     """
 
-    def __init__(self, written: httpx2.Request, *, connect_seconds: float, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        written: httpx2.Request,
+        *,
+        connect_seconds: float,
+        idle_seconds: float,
+        secrets: tuple[str, ...] = (),
+    ) -> None:
         url = written.url
+        self._secrets = secrets
         lines = [b"POST %s HTTP/1.1\r\n" % url.raw_path]
         lines += [b"%s: %s\r\n" % pair for pair in written.headers.raw if pair[0].lower() not in _NOT_KEPT]
         self._head = b"".join(lines)
@@ -49,7 +59,7 @@ class CompletionClient:
             return False, _failing(httpx2.ConnectTimeout("no connection in time"), exc)
         except OSError as exc:
             return False, _failing(httpx2.ConnectError("cannot connect"), exc)
-        reply = ResponseHandler(listener)
+        reply = ResponseHandler(listener, self._secrets)
         complete = False
         try:
             connection.ask(b"%sContent-Length: %d\r\n\r\n%s" % (self._head, len(body), body), reply)
@@ -77,14 +87,14 @@ class ResponseHandler:
 
     __slots__ = ("_headers", "_refused", "_status", "stream")
 
-    def __init__(self, listener: Listener) -> None:
-        self.stream = CompletionStream(listener)
+    def __init__(self, listener: Listener, secrets: tuple[str, ...]) -> None:
+        self.stream = CompletionStream(listener, secrets)
         self._status = 0
         self._refused = b""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> Body:
         self._status, self._headers = status, headers
-        if status != OK:
+        if status not in SUCCESSES:
             return self
         self.stream.accept(headers)
         return self.stream
@@ -94,7 +104,7 @@ class ResponseHandler:
             self._refused += data
 
     def end(self, *, lost: bool) -> None:
-        if self._status == OK:
+        if self._status in SUCCESSES:
             self.stream.end(lost=lost)
         elif self._status == 0:
             details = "upstream closed the connection without an answer"
@@ -104,11 +114,18 @@ class ResponseHandler:
 
     def outcome(self) -> tuple[bool, NextAttempt | None]:
         """Tell what it was; a refusal as the SDK's HTTP client would have received it."""
-        if self._status == OK:
+        if self._status in SUCCESSES:
             return True, None
         if self._status in REDIRECTS:
             return False, None
-        status, headers, content = self._status, self._headers, self._refused
+        status, content = self._status, self._refused
+        if self._headers.get("content-encoding", "identity") != "identity":
+            content = b""  # unasked for; 800 bytes of it can unpack to 800 MB
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in self._headers.items()
+            if name not in _NOT_OF_THE_REFUSAL
+        ]
 
         def refuse(request: httpx2.Request) -> httpx2.Response:
             return httpx2.Response(status, headers=headers, content=content, request=request)

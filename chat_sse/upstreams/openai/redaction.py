@@ -10,11 +10,14 @@ import re
 
 import msgspec
 
+from chat_sse.upstreams.openai.classify import Told
+
 # A wrong key, an unknown model, a rate limit: these speak of the account. Others name the field at fault, and
 # some servers (vLLM, guardrails of gateways) what it held.
 _ABOUT_THE_ACCOUNT = (401, 404, 429)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,63}")
+_STATUS = re.compile(r"[1-9][0-9]{2,5}")
 _MAX_READ_CHARS = 4000
 _MAX_TOLD_CHARS = 300
 # A shorter one is none (local servers are given "none"), and would hit ordinary words.
@@ -43,27 +46,24 @@ _SECRET = re.compile(
 )
 
 
-def wording(
-    status: int,
-    *,
-    message: object,
-    kind: object,
-    code: object,
-    param: object,
-    secrets: tuple[str, ...],
-    asked: bytes,
-) -> str:
-    """Say what upstream answered; `message`, `kind` (its "type"), `code` and `param` are its error object's.
+def error_details(status: int, told: Told, *, secrets: tuple[str, ...], asked: bytes) -> str:
+    """Return what a developer is told of an error response.
 
     `secrets`: what must not be in it, whatever it looks like. `asked`: the conversation, in JSON.
     """
     said = ""
-    if status in _ABOUT_THE_ACCOUNT and isinstance(message, str):
-        said = scrub(message, secrets)
+    if status in _ABOUT_THE_ACCOUNT and told.message:
+        said = scrub(told.message, secrets)
     if not said or _quotes(said, asked):
-        names = [text for text in (kind, code, param) if isinstance(text, str) and _NAME.fullmatch(text)]
-        said = scrub(", ".join(dict.fromkeys(names)), secrets)
+        said = names_of(told, secrets)
     return f"upstream answered {status}: {said}" if said else f"upstream answered {status}"
+
+
+def names_of(told: Told, secrets: tuple[str, ...] = ()) -> str:
+    """Return an error's type, code and parameter as far as they are names or statuses, without secrets."""
+    members = (told.type, told.code, told.param)
+    names = [text for text in members if text and (_NAME.fullmatch(text) or _STATUS.fullmatch(text))]
+    return scrub(", ".join(dict.fromkeys(names)), secrets)
 
 
 def _quotes(said: str, asked: bytes) -> bool:

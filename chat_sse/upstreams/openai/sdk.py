@@ -1,5 +1,6 @@
 """The SDK's HTTP client, with two things of our own: one paid call, and a say in its next attempt."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
@@ -11,6 +12,9 @@ import openai
 
 # The SDK would sleep up to 120 s for upstream's Retry-After with the client waiting; past this it is told.
 MAX_RETRY_WAIT_SECONDS = 2.0
+
+# Nobody plans further ahead; some servers say years, or infinity.
+MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 LOST = "the connection was lost after the request had been sent"
 
@@ -67,16 +71,31 @@ def do_not_send(request: httpx2.Request) -> httpx2.Response:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After (RFC 9110, 10.2.3: seconds or a date) or OpenAI's `retry-after-ms`, in seconds."""
-    try:
-        if ms := headers.get("retry-after-ms"):
-            return max(0.0, float(ms) / 1000)
-        text = headers.get("retry-after")
-        if not text:
+    """Return the seconds to wait by Retry-After (seconds or a date) or OpenAI's `retry-after-ms`.
+
+    Between 0 and MAX_RETRY_AFTER_SECONDS; None where neither can be read. Source: RFC 9110, 10.2.3.
+    """
+    ms, text = headers.get("retry-after-ms"), headers.get("retry-after")
+    seconds = _number(ms)
+    if seconds is not None:
+        return _bounded(seconds / 1000)
+    seconds = _number(text)
+    if seconds is None and text:
+        try:
+            date = parsedate_to_datetime(text)
+            seconds = (date - date.now(date.tzinfo)).total_seconds()
+        except (ValueError, OverflowError):
             return None
-        if text.isdecimal():
-            return float(text)
-        date = parsedate_to_datetime(text)
-        return max(0.0, (date - date.now(date.tzinfo)).total_seconds())
+    return None if seconds is None else _bounded(seconds)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
     except ValueError:
         return None
+    return None if math.isnan(number) else number
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

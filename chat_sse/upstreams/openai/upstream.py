@@ -23,18 +23,16 @@ import msgspec
 import openai
 
 from chat_sse.errors import (
-    UpstreamAuthentication,
     UpstreamError,
-    UpstreamRateLimit,
-    UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from chat_sse.messages import Message, Question
 from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.http.connection import EOF_SECONDS
+from chat_sse.upstreams.openai.classify import classify, read_error
 from chat_sse.upstreams.openai.client import CompletionClient
-from chat_sse.upstreams.openai.redaction import wording
+from chat_sse.upstreams.openai.redaction import error_details
 from chat_sse.upstreams.openai.sdk import (
     LOST,
     NextAttempt,
@@ -139,14 +137,17 @@ class OpenAIUpstream:
             self._sdk_only = True
         elif self._asking is None:  # another question may have been quicker
             self._asking = CompletionClient(
-                written, connect_seconds=self._connect_seconds, idle_seconds=KEEPALIVE_SECONDS
+                written,
+                connect_seconds=self._connect_seconds,
+                idle_seconds=KEEPALIVE_SECONDS,
+                secrets=(self._api_key,),
             )
 
     async def _ask_sdk(self, body: bytes, listener: Listener, attempt: NextAttempt | None) -> None:
         """Ask as the SDK does, from its second attempt on where the first one is given."""
         response = await self._post(body, attempt)
         try:
-            stream = CompletionStream(listener)
+            stream = CompletionStream(listener, (self._api_key,))
             stream.accept(response.headers)
             await _relay_body(response, stream)
         finally:
@@ -193,27 +194,21 @@ class OpenAIUpstream:
         return UpstreamUnavailable("the OpenAI client failed")
 
     def _translate_status(self, exc: openai.APIStatusError, question: Question) -> UpstreamError:
-        status, wait = exc.status_code, retry_after(exc.response.headers)
-        message = exc.body.get("message") if isinstance(exc.body, dict) else None
-        details = wording(
-            status,
-            message=message,
-            kind=exc.type,
-            code=exc.code,
-            param=exc.param,
+        told = read_error(_error_body(exc.response.content))
+        details = error_details(
+            exc.status_code,
+            told,
             secrets=(self._api_key,),
             asked=msgspec.json.encode(self._messages(question)),
         )
-        if status in (401, 403):
-            return UpstreamAuthentication(details)
-        if status == 429:  # noqa: PLR2004 - HTTP's own number
-            # No money left is told with the same status as too many requests, but asking again cannot help.
-            return UpstreamRateLimit(details, retryable=exc.code != "insufficient_quota", retry_after=wait)
-        if status in (408, 504):
-            return UpstreamTimeout(details, retry_after=wait)
-        if status >= 500:  # noqa: PLR2004
-            return UpstreamUnavailable(details, retry_after=wait)
-        return UpstreamRejected(details)
+        return classify(told, exc.status_code, details, retry_after(exc.response.headers))
+
+
+def _error_body(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except (ValueError, RecursionError):
+        return None  # a page of HTML, or nothing: the status says it all
 
 
 def public_url(base_url: str | None) -> str:
