@@ -77,3 +77,17 @@ def test_whatever_precedes_it_the_address_that_the_proxy_wrote_counts(junk: byte
     if str(real) in trusted:
         return
     assert client("10.0.0.1", f"{junk.decode('latin-1')},{real}", trusted=trusted) == counted_as(str(real))
+
+
+def test_an_entry_that_is_too_long_for_an_address_is_none_and_is_not_remembered() -> None:
+    from chat_sse.access import address  # noqa: PLC0415 - its cache is what is looked at
+
+    before = address._parse.cache_info().currsize  # noqa: SLF001
+    for number in range(5):
+        assert client("10.0.0.1", f"fe80::1%{number}{'x' * 60_000}") == "10.0.0.1"
+    assert address._parse.cache_info().currsize <= before + 1  # noqa: SLF001 - the proxy's own
+
+
+def test_a_chain_is_walked_to_a_bound() -> None:
+    assert client("10.0.0.1", "203.0.113.9" + ", 10.0.0.2" * 20) == "203.0.113.9"
+    assert client("10.0.0.1", "203.0.113.9" + ", 10.0.0.2" * 100_000) == "10.0.0.2"

@@ -19,11 +19,20 @@ from chat_sse.upstreams.openai.redaction import names_of
         (429, [{"error": {"status": "RESOURCE_EXHAUSTED"}}], "rate_limit_error", True),
         (None, {"code": "429", "message": "slow down"}, "rate_limit_error", True),
         (401, None, "authentication_error", False),
-        (400, {"error": {"details": [{"reason": "API_KEY_INVALID"}], "message": "API key not valid."}},
-         "authentication_error", False),
+        (
+            400,
+            {"error": {"details": [{"reason": "API_KEY_INVALID"}], "message": "API key not valid."}},
+            "authentication_error",
+            False,
+        ),
         (None, {"type": "authentication_error"}, "authentication_error", False),
         (400, {"error": {"type": "unknown"}}, "invalid_request_error", False),
-        (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "x"]}]}, "invalid_request_error", False),
+        (
+            422,
+            {"detail": [{"type": "extra_forbidden", "loc": ["body", "x"]}]},
+            "invalid_request_error",
+            False,
+        ),
         (None, "the request exceeds the available context size", "invalid_request_error", False),
         (None, {"type": "BadRequestError", "code": 400}, "invalid_request_error", False),
         (504, None, "timeout_error", True),
@@ -34,7 +43,7 @@ from chat_sse.upstreams.openai.redaction import names_of
         (None, {"code": "insufficient_system_resource"}, "service_unavailable_error", True),
         (None, 5, "service_unavailable_error", True),
     ],
-)  # fmt: skip
+)
 def test_an_error_is_called_what_it_is_and_retryable_where_that_can_help(
     status: int | None, error: Any, code: str, retryable: bool
 ) -> None:

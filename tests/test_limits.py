@@ -24,6 +24,7 @@ from chat_sse.events import Done, Usage
 from chat_sse.limits.admission import Limits, Outcome, Permit
 from chat_sse.limits.budget import (
     TOKENS_PER_IMAGE,
+    TOKENS_PER_PART,
     Budget,
     Budgets,
     MemoryBudgets,
@@ -372,7 +373,9 @@ def test_a_prompt_has_no_more_tokens_than_its_bound() -> None:
     image = ImagePart(image_url=ImageUrl(url="https://example.org/a.png"))
     shown = Message(role="user", content=[TextPart(text="What?"), image, image])
     pictures = Question(messages=[shown], model="m", max_output_tokens=1)
-    assert prompt_bound(pictures) == prompt_bound(question("What?")) + 2 * TOKENS_PER_IMAGE
+    assert (
+        prompt_bound(pictures) == prompt_bound(question("What?")) + 2 * TOKENS_PER_IMAGE + 3 * TOKENS_PER_PART
+    )
 
 
 USAGE = Usage(prompt_tokens=10, completion_tokens=8, total_tokens=18)

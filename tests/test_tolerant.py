@@ -92,9 +92,19 @@ def test_a_finish_reason_is_short_and_printable() -> None:
 
 @pytest.mark.parametrize(
     "noise",
-    [b"data: \n\n", b"data:\n\n", b"data: null\n\n", b": ping\n\n", b"\n\n\n", b"event: ping\ndata: hello\n\n",
-     b'event: ping\ndata: {"type": "ping"}\n\n', b"id: 7\n\n", b"retry: 100\n\n", b'data: {"type":"ping"}\n\n'],
-)  # fmt: skip
+    [
+        b"data: \n\n",
+        b"data:\n\n",
+        b"data: null\n\n",
+        b": ping\n\n",
+        b"\n\n\n",
+        b"event: ping\ndata: hello\n\n",
+        b'event: ping\ndata: {"type": "ping"}\n\n',
+        b"id: 7\n\n",
+        b"retry: 100\n\n",
+        b'data: {"type":"ping"}\n\n',
+    ],
+)
 def test_noise_is_ignored_wherever_it_stands(noise: bytes) -> None:
     text = sse(of_choice(delta={"content": "Hi"}))
     data = b"".join((noise, text, noise, sse(STOP), noise, b"data:  [DONE] \n\n"))
@@ -139,9 +149,17 @@ def test_usage_is_taken_as_far_as_it_goes(told: dict[str, Any], counts: tuple[in
 
 @pytest.mark.parametrize(
     "told",
-    [{}, None, 7, [], {"prompt_tokens": 7}, {"prompt_tokens": -1, "completion_tokens": 3},
-     {"prompt_tokens": True, "completion_tokens": 1e300}, {"total_tokens": "nan"}],
-)  # fmt: skip
+    [
+        {},
+        None,
+        7,
+        [],
+        {"prompt_tokens": 7},
+        {"prompt_tokens": -1, "completion_tokens": 3},
+        {"prompt_tokens": True, "completion_tokens": 1e300},
+        {"total_tokens": "nan"},
+    ],
+)
 def test_usage_that_cannot_be_known_is_none(told: Any) -> None:
     assert usage_of(told) is None
 
@@ -152,9 +170,18 @@ junk = st.recursive(
     max_leaves=5,
 )
 bookkeeping = st.fixed_dictionaries(
-    {}, optional={"id": junk, "object": junk, "created": junk, "usage": junk, "x_groq": junk, "model": junk,
-                  "system_fingerprint": junk, "usageMetadata": junk}
-)  # fmt: skip
+    {},
+    optional={
+        "id": junk,
+        "object": junk,
+        "created": junk,
+        "usage": junk,
+        "x_groq": junk,
+        "model": junk,
+        "system_fingerprint": junk,
+        "usageMetadata": junk,
+    },
+)
 in_choice = st.fixed_dictionaries(
     {}, optional={"logprobs": junk, "usage": junk, "native_finish_reason": junk}
 )

@@ -19,6 +19,9 @@ UNKNOWN = "unknown"
 IPV6_PREFIX_BITS = 64
 # The same few thousand visitors come again and again; parsing an address takes some microseconds.
 REMEMBERED = 4096
+# Proxies in a row; and an IPv6 address with a zone. What is longer is no address, and is not remembered.
+MAX_HOPS = 32
+MAX_ADDRESS_CHARS = 64
 
 
 class ClientAddresses:
@@ -40,9 +43,10 @@ class ClientAddresses:
     def _behind(self, nearest: str, scope: Scope) -> str:
         """Walk from the right to the first address that is not trusted, or that is none."""
         written = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        for entry in reversed(b",".join(written).decode("latin-1").split(",")):
+        # From the right, so that what a stranger wrote on the left is never even cut up.
+        for entry in reversed(b",".join(written).decode("latin-1").rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
             hop = _without_port(entry.strip())
-            if _parse(hop) is None:
+            if len(hop) > MAX_ADDRESS_CHARS or _parse(hop) is None:
                 break
             nearest = hop
             if not self._is_trusted(hop):

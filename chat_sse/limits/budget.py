@@ -8,9 +8,10 @@ Windows are days and months of UTC. An answer belongs to the window in which it 
 """
 
 import time
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import msgspec
 
@@ -24,6 +25,10 @@ from chat_sse.messages import Question, TextPart
 # conversation some servers put a system prompt of their own (gpt-oss: some 70 tokens).
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_CONVERSATION = 256
+# Those that tokenizers use: NFC (Qwen), NFKC (SentencePiece's default), NFD (BERT and its kin).
+NORMAL_FORMS: Final = ("NFC", "NFKC", "NFD")
+# Some templates mark or separate each content part.
+TOKENS_PER_PART = 8
 # The dearest image of the OpenAI API: gpt-4o-mini, 2,833 tokens and 5,667 for each of at most 8 tiles of 512
 # pixels (within 2,048 by 768). Models that count patches stay below it. (OpenAI's guide "Images and vision".)
 TOKENS_PER_IMAGE = 2_833 + 8 * 5_667
@@ -102,12 +107,17 @@ def prompt_bound(question: Question, system_prompt: str | None = None) -> int:
             tokens += _bytes_of(message.content)
             continue
         for part in message.content:
+            tokens += TOKENS_PER_PART
             tokens += _bytes_of(part.text) if isinstance(part, TextPart) else TOKENS_PER_IMAGE
     return tokens
 
 
 def _bytes_of(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    """Return the bytes of a text's largest form. Tokenizers may normalise first, which can grow a text."""
+    if text.isascii():
+        return len(text)
+    forms = (text, *(unicodedata.normalize(form, text) for form in NORMAL_FORMS))
+    return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
 
 
 def tokens_told(usage: Usage) -> int:

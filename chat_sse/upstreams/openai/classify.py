@@ -71,7 +71,7 @@ def read_error(error: Any) -> Told:
         value for name, value in members if name in ("type", "code", "status", "reason", "kind", "error")
     ]
     numbers = [int(word) for word in words if re.fullmatch(r"[45][0-9]{2}", word)]
-    message = first("message", "msg", "error", "error_description", "title", "")
+    message = first("message", "msg", "error", "detail", "error_description", "title", "")
     return Told(
         message=message[:MAX_MESSAGE_CHARS] if message else None,
         type=first("type", "status", "kind"),
