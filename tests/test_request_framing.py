@@ -1,6 +1,6 @@
 """What surrounds a request's body, over real sockets: trailers, chunk framing, transfer codings, hosts.
 
-None of it changes what has been checked in the head, none grows the process, and what is ambiguous is refused.
+None of it changes what has been checked in the head, nor grows the process; what is ambiguous is refused.
 """
 
 import time
@@ -133,7 +133,6 @@ FIELDS = [
     b"Idempotency-Key: k",
     b"Accept: text/nothing",
     b"Expect: 100-continue",
-    b"Connection: close",
     b"Connection: upgrade\r\nUpgrade: h2c",
 ]
 
