@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import msgspec
@@ -25,7 +25,7 @@ contents = visible | st.lists(visible.map(lambda text: TextPart(text=text)), min
 
 
 def question(*contents: Any) -> Question:
-    roles = ("user", "assistant")
+    roles: tuple[Literal["user", "assistant"], ...] = ("user", "assistant")
     messages = [Message(role=roles[n % 2], content=content) for n, content in enumerate(contents)]
     return Question(messages=messages, model="m", max_output_tokens=1)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from chat_sse.server.protocol import MAX_HEAD_BYTES, MAX_HEADERS
+from chat_sse.server.request_head import MAX_HEAD_BYTES, MAX_HEADERS
 from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
 from tests.support.upstream import Finish, Pause, Say, ScriptedUpstream
@@ -170,7 +170,7 @@ def test_an_endless_head_is_431(service: RunningService, upstream: ScriptedUpstr
 
 def test_a_head_within_the_bounds_is_read(service: RunningService, upstream: ScriptedUpstream) -> None:
     question = "a" * (MAX_HEAD_BYTES - 2000)
-    head = f"GET /ask?q={question} HTTP/1.1\r\n".encode() + b"A: b\r\n" * (MAX_HEADERS - 1)
+    head = f"GET /ask?q={question} HTTP/1.1\r\nHost: localhost\r\n".encode() + b"A: b\r\n" * (MAX_HEADERS - 2)
     assert b'"type":"done"' in attack(service, head + b"Connection: close\r\n\r\n")
 
 
@@ -198,7 +198,10 @@ def test_what_is_left_of_a_refused_body_is_not_read_for_ever(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     with unharmed(service, upstream):
-        answer = attack(service, b"GET /healthz HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n" + b"x" * MEBI)
+        answer = attack(
+            service,
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n" + b"x" * MEBI,
+        )
         assert answer.startswith(b"HTTP/1.1 200 ")
         told = attack(service, CHUNKED + b"7FFFFFFF\r\n" + b"x" * 4 * MEBI)
         assert refusal(told) == (413, "payload_too_large")
@@ -290,7 +293,10 @@ def test_an_offer_to_upgrade_is_ignored_and_the_body_read(
 def test_odd_but_lawful_requests_get_the_one_error_body(
     service: RunningService, upstream: ScriptedUpstream, request_line: bytes, status: int, code: str
 ) -> None:
-    assert refusal(attack(service, request_line + b"\r\nConnection: close\r\n\r\n")) == (status, code)
+    assert refusal(attack(service, request_line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")) == (
+        status,
+        code,
+    )
 
 
 def test_http_1_0_is_answered_and_closed(service: RunningService, upstream: ScriptedUpstream) -> None:

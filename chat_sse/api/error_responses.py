@@ -27,19 +27,20 @@ from chat_sse.errors import (
 log = logging.getLogger(__name__)
 
 
-def error_response(error: ChatError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Tell an error as an HTTP response."""
-    sent = dict(headers or {})
+def error_headers_and_body(error: ChatError, request_id: str) -> tuple[dict[str, str], bytes]:
+    """Return the header fields, names in lower case, and the body that any response with this error has."""
+    headers = {"content-type": "application/json"}
     if error.retry_after is not None:
-        sent["Retry-After"] = str(math.ceil(error.retry_after))
+        headers["retry-after"] = str(math.ceil(error.retry_after))
     if isinstance(error, Unauthenticated):
-        sent["WWW-Authenticate"] = "Bearer"
-    return Response(
-        msgspec.json.encode(error.body(request_id)),
-        status_code=error.status,
-        headers=sent,
-        media_type="application/json",
-    )
+        headers["www-authenticate"] = "Bearer"
+    return headers, msgspec.json.encode(error.body(request_id))
+
+
+def error_response(error: ChatError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error as an HTTP response. `headers`: beside those that the error has anyway."""
+    own, body = error_headers_and_body(error, request_id)
+    return Response(body, status_code=error.status, headers={**own, **(headers or {})})
 
 
 def handle_chat_error(request: Request, exc: Exception) -> Response:

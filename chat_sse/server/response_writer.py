@@ -1,10 +1,10 @@
-"""One response's way to its client, between uvicorn's protocol and the connection's transport.
+"""Writes one response: stands between uvicorn's cycle and the connection's transport.
 
-- The head waits for what comes in the same turn of the loop, so that both are one write.
-- `push` is uvicorn's `send` for a piece of a chunked body, as a plain call: through `send`, a delta needs a
-  task that awaits it, and that task another turn.
-- Whether it may be pushed, and whether the client is there, is noted when that changes. To find it out at
-  each delta would touch three objects more, and to wait for it takes a task.
+- The head is held until the next write of the same turn of the loop, so that both are one system call.
+- `push` does what uvicorn's `send` does with a piece of a chunked body, as a plain call: `send` needs a task
+  that awaits it, and that task another turn of the loop for each delta.
+- `is_ready` and `is_gone` are updated when they change. Reading them from uvicorn at each delta would touch
+  three more objects, and waiting for them takes a task.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 class ResponseWriter:
-    """What uvicorn takes for the response's transport, and a format for its `BodyWriter`."""
+    """The transport that uvicorn writes to, and the `BodyWriter` that a format writes to."""
 
     __slots__ = ("_cycle", "_held", "_loop", "_transport", "is_gone", "is_ready", "on_leave", "pushed_at")
 
     def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
-        self._cycle: RequestResponseCycle | None = cycle  # until its end
+        self._cycle: RequestResponseCycle | None = cycle  # None once the response has ended
         self._loop = loop
         self._transport = cycle.transport
         self._held: bytes | None = None
@@ -27,10 +27,10 @@ class ResponseWriter:
         self.on_leave: Callable[[], object] | None = None
         self.pushed_at = 0.0
 
-    # uvicorn's.
+    # The transport, for uvicorn.
 
     def write(self, data: bytes) -> None:
-        """Write some of the response; the first of it, the head, with what follows."""
+        """Write a part of the response. The first part, the head, is held for the next one."""
         if self._held is None:
             self._held = data
             self._loop.call_soon(self._release)
@@ -41,27 +41,27 @@ class ResponseWriter:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close the connection once all is written."""
+        """Close the connection after everything has been written."""
         self._release()
         self._transport.close()
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
+        """Return whether the connection is closed or closing."""
         return self._transport.is_closing()
 
-    # A format's.
+    # The `BodyWriter`, for a format.
 
     def push(self, data: bytes) -> None:
-        """Write some of the body, as `BodyWriter.push` promises."""
+        """Write a piece of the body. See `BodyWriter.push`."""
         self.pushed_at = self._loop.time()
         self._transport.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def backlog(self) -> int:
-        """Tell, as `BodyWriter.backlog` promises."""
+        """Return the number of bytes that are not sent yet. See `BodyWriter.backlog`."""
         return self._transport.get_write_buffer_size()
 
     def review(self) -> None:
-        """Take note of what has changed: with the head, the client's pace, its leaving, and the end."""
+        """Update `is_ready` and `is_gone`. To be called when the connection or the response has changed."""
         cycle = self._cycle
         if cycle is None:
             return
@@ -71,7 +71,7 @@ class ResponseWriter:
             self.is_ready = bool(cycle.chunked_encoding and not (self._held or cycle.flow.write_paused))
 
     def _end(self, cycle: RequestResponseCycle) -> None:
-        # Each refers to the other; apart, what a response is made of is freed without the collector.
+        # The cycle and this object refer to each other. Separated, both are freed without the collector.
         self._cycle, cycle.transport = None, self._transport
         self.is_ready = False
         self._release()

@@ -1,4 +1,4 @@
-"""`chat-sse` serves: the settings, the socket, and which processes listen on it."""
+"""The command `chat-sse`: reads the settings, binds the socket and starts the processes that serve it."""
 
 import logging
 import os
@@ -20,15 +20,18 @@ from chat_sse.upstreams.openai.upstream import public_url
 
 log = logging.getLogger(__name__)
 
-# Beside the running answers' grace: a socket's last bytes, the pumps' clean-up, the upstream's connections.
+# After the running answers' grace: for sockets' last bytes, the pumps' clean-up and upstream's connections.
 EXIT_SECONDS = 10
 BACKLOG = 4096
-# Standard streams, the loop's own, the listening socket, a file that is being served: some 15, and room.
+# Standard streams, the event loop's, the listening socket, a file that is being served: some 15, and reserve.
 OWN_FILES = 40
 
 
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
-    """Serve until a signal, with these in place of what the settings say. Exits; 2 when they are wrong."""
+    """Serve until a signal. The arguments override the settings; None leaves them.
+
+    Always exits: 0 after a signal, 2 when a setting is wrong, 3 when the server could not start.
+    """
     given = {"host": host, "port": port, "workers": workers}
     overrides = {variable(name): str(value) for name, value in given.items() if value is not None}
     os.environ.update(overrides)  # the workers read the same settings as this process
@@ -47,7 +50,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 
 
 def _check_upstream(settings: Settings) -> str | None:
-    """Fail before anything listens when nobody could answer. Gives the embedded model's name, if used."""
+    """Return the embedded model's name if it is used. Raises LocalModelUnavailable."""
     if settings.openai_api_key is None and settings.openai_base_url is None:
         return model_name(find_local_model(settings.local_model))
     return None
@@ -73,7 +76,7 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         timeout_graceful_shutdown=EXIT_SECONDS,
     )
     listening = config.bind_socket()
-    # `ClientStream` logs which client it cut. It may need twice the timeout to see that nothing moves.
+    # Longer than `ClientStream`, which logs the client that it cuts off and may need twice its timeout for it.
     bound_unread_bytes(listening, 2 * settings.send_timeout + 1)
     host, port = listening.getsockname()[:2]
     greeting = _greeting(settings, host, port, local_model)
@@ -95,7 +98,7 @@ def _serve(settings: Settings, local_model: str | None) -> None:
 
 
 def _greeting(settings: Settings, host: str, port: int, local_model: str | None) -> str:
-    """Say where it listens, who answers, and what is open to whom."""
+    """Return what is printed at start: the address, the models, and who may use them."""
     models = allowed_models(settings, (local_model,) if local_model else ())
     upstream = "the embedded model" if local_model else public_url(settings.openai_base_url)
     reach = "this machine" if is_loopback(settings.host) else "everybody who can reach this address"
@@ -112,10 +115,10 @@ def _greeting(settings: Settings, host: str, port: int, local_model: str | None)
 
 
 def raise_open_file_limit() -> int | None:
-    """Take as many file descriptors as the system grants, and give their number; None when it is endless."""
+    """Raise this process's limit of open files to the highest allowed. Returns it; None for no limit."""
     if sys.platform == "win32":
         return None
-    import resource  # noqa: PLC0415  (there is none on Windows)
+    import resource  # noqa: PLC0415  (it does not exist on Windows)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -124,5 +127,5 @@ def raise_open_file_limit() -> int | None:
 
 
 def max_connections(open_files: int | None) -> int | None:
-    """Leave each connection a second descriptor, for its call upstream, and the process its own."""
+    """Return how many connections fit: each needs a second descriptor, for its call upstream."""
     return None if open_files is None else max(1, (open_files - OWN_FILES) // 2)

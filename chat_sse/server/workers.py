@@ -1,9 +1,9 @@
-"""The processes that serve: uvicorn, with an end that lets answers finish, once or several times.
+"""The processes that serve: uvicorn's server in one process or in several, with a graceful end.
 
-With several, uvicorn's supervisor starts, watches and replaces them. What differs: each serves with this
-service's own server and logging, a signal means what it means to a single process, and on Linux each listens
-on a socket of its own, over which the kernel spreads the connections. From a shared one, whoever wakes first
-takes all that have come together, and one process does the work of all.
+Several are started, watched and replaced by uvicorn's supervisor. It is changed in three ways: workers use
+this service's own server and logging; a signal means the same as for a single process; and on Linux each
+worker listens on a socket of its own, over which the kernel distributes the connections. With a shared
+socket, the first worker to wake accepts all connections that arrived together.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0  # an embedded model is loaded by each worker
 JOIN_POLL_SECONDS = 0.05
-# Objects that can be part of a cycle, more than there were at the last collection; Python's default is 700.
+# Allocations between two collections of the youngest generation; Python's default is 700.
 COLLECT_AFTER = 50_000
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, but a signal first lets the running answers finish.
+    """uvicorn's server, but after a signal running answers may finish before it shuts down.
 
-    uvicorn itself closes its listening sockets at once. Here they stay open during the grace, so that a
-    broken reader can come back to its answer, a stop gets through, and `/readyz` can say what goes on. A
-    second signal skips the wait. The exit code after a signal is 0.
+    uvicorn closes its listening sockets at once. Here they stay open during the grace, so that a client can
+    resume or stop its answer, and `/readyz` can report the drain. A second signal ends the grace. The exit
+    code after a signal is 0.
     """
 
     greeting: str | None = None
@@ -46,21 +46,21 @@ class DrainingServer(uvicorn.Server):
     asked_to_exit = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Take a signal. Not handed to uvicorn: it would raise the signal once more after its shutdown."""
+        """Request the drain, or an immediate exit. uvicorn's handler would raise the signal again."""
         if self.asked_to_exit:
             self.should_exit = True
             self.force_exit = sig == signal.SIGINT
         self.asked_to_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so once questions are taken."""
+        """Start, and print the greeting when requests are accepted."""
         await super().startup(sockets)
         _tune_gc()
         if self.started and self.greeting:
             click.echo(self.greeting, err=True)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: start the drain, and exit when it is over."""
+        """Start the drain when it is due, and exit after it. uvicorn calls this ten times a second."""
         if self.asked_to_exit and self._drain is None:
             service: Service = self.lifespan.state["service"]
             self._drain = asyncio.create_task(service.relay.drain(service.shutdown_grace_seconds))
@@ -71,10 +71,9 @@ class DrainingServer(uvicorn.Server):
 
 
 def _tune_gc() -> None:
-    """Collect cycles less often, and never look at what was there before the first question.
+    """Run the garbage collector less often, and never on objects older than the first question.
 
-    What a stream is made of is freed without the collector, which at its defaults took a tenth of a delta's
-    time to find that out.
+    Streams contain no cycles and are freed without it. At its defaults it took a tenth of a delta's time.
     """
     gc.collect()
     gc.freeze()
@@ -82,26 +81,26 @@ def _tune_gc() -> None:
 
 
 class WorkerServer(DrainingServer):
-    """The server within a worker: only its supervisor ends it."""
+    """The server in a worker process, which only its supervisor ends."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._supervisor = os.getppid()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal. A terminal sends Ctrl-C to the whole group: the supervisor's SIGTERM follows it."""
+        """Ignore SIGINT: Ctrl-C reaches the whole group, and the supervisor then sends SIGTERM."""
         if sig != signal.SIGINT:
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Leave also when the supervisor is gone, however it went: nobody else would ever end this one."""
+        """Also drain and exit when the supervisor has died: nothing else would end this process."""
         if os.getppid() != self._supervisor and not self.asked_to_exit:
             self.handle_exit(signal.SIGTERM, None)
         return await super().on_tick(counter)
 
 
 class Worker(Process):
-    """One worker. This object is pickled into the process that it starts."""
+    """A worker process, as its supervisor sees it. The object is pickled into the new process."""
 
     def __init__(self, config: uvicorn.Config, listening: socket.socket, log_as: tuple[str, str]) -> None:
         """`log_as`: level and format."""
@@ -109,22 +108,22 @@ class Worker(Process):
         self._log_as = log_as
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve; this runs in the new process."""
+        """Run the server; called in the new process."""
         configure_logging(*self._log_as)
         super().target(sockets)
 
     @property
     def server(self) -> uvicorn.Server:
-        """Give this process's server."""
+        """Return the worker's server."""
         if self._server is None:
             self._server = WorkerServer(self.config)
         return self._server
 
 
 class Supervisor(Multiprocess):
-    """The parent of the workers. A signal drains them all, a second one ends them at once.
+    """The parent of the workers. A signal drains all of them, a second one ends them at once.
 
-    `listening` is bound, so that nobody else takes the address, and listens only where it must be shared.
+    `listening` is bound, which reserves the address; the workers listen.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class Supervisor(Multiprocess):
         self._listening, self._greeting, self._log_as = listening, greeting, log_as
 
     def init_processes(self) -> None:
-        """Start the workers, and say so once all of them take questions."""
+        """Start the workers, and print the greeting when all of them accept requests."""
         self.processes = [self._start() for _ in range(self.processes_num)]
         if all(process.wait_until_ready(START_SECONDS) for process in self.processes):
             self.started = True
@@ -144,7 +143,7 @@ class Supervisor(Multiprocess):
             self.should_exit.set()
 
     def keep_subprocess_alive(self) -> None:
-        """Replace a worker that died or hangs. One that cannot even start ends the service."""
+        """Replace a worker that died or hangs. One that fails at its start ends the service."""
         for index, process in enumerate(self.processes):
             if self.should_exit.is_set() or process.is_alive(self.config.timeout_worker_healthcheck):
                 continue
@@ -158,7 +157,7 @@ class Supervisor(Multiprocess):
                 self.processes[index] = self._start()
 
     def join_all(self) -> None:
-        """Wait for the workers' drain; pass a second signal on."""
+        """Wait for the workers to drain. Forwards a second signal."""
         while any(process.process.is_alive() for process in self.processes):
             if self.signal_queue:
                 self.signal_queue.clear()
@@ -177,7 +176,7 @@ class Supervisor(Multiprocess):
         """Ignore it: the number of workers is a setting."""
 
     def _start(self) -> Worker:
-        # Open nowhere but in the worker, it ends with it: then new connections come to the others.
+        # Open in the worker only, so that it closes when the worker dies and others get its connections.
         with beside(self._listening) as listening:
             worker = Worker(self.config, listening, self._log_as)
             worker.start()
@@ -185,7 +184,7 @@ class Supervisor(Multiprocess):
 
 
 def beside(bound: socket.socket) -> socket.socket:
-    """Open another socket at the same address, or on systems that would not share the work, the same one."""
+    """Return another socket at the same address. Only Linux spreads connections; elsewhere a duplicate."""
     if sys.platform != "linux":
         return bound.dup()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -199,9 +198,9 @@ def beside(bound: socket.socket) -> socket.socket:
 
 
 def bound_unread_bytes(listening: socket.socket, seconds: float) -> None:
-    """Have the kernel give up a client that takes no bytes for so long; accepted sockets inherit it.
+    """Have the kernel reset a connection whose peer accepts no bytes for so long; inherited by accept.
 
-    asyncio flushes before it closes, and so would wait for ever for a client that does not read.
+    asyncio flushes before it closes, and would otherwise wait forever for a client that does not read.
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
