@@ -29,7 +29,7 @@ from chat_sse.limits.rates import Rates, parse_rate
 from chat_sse.limits.slots import MemorySlots
 from chat_sse.messages import Policy
 from chat_sse.observe.logging import RequestLog, quiet_content_loggers
-from chat_sse.relay.answer import Timeouts
+from chat_sse.relay.deadlines import Timeouts
 from chat_sse.relay.relay import CLEANUP_SECONDS, Relay
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
 from chat_sse.stores.base import Store

@@ -177,13 +177,14 @@ class ClientStream:
             self._progressed_at = now
         self._backlog = backlog
         is_waiting = backlog > 0 or self._sending or (self._beat is not None and not self._beat.done())
+        last_activity_at = max(self._sent_at, self._progressed_at)
         if is_waiting:
-            due = max(self._sent_at, self._progressed_at) + self._send_timeout
+            due = last_activity_at + self._send_timeout
             if now >= due:
                 log.info("client.stalled", extra={"fields": {"id": self._stream_id}})
                 self._leave()
         else:
-            due = self._sent_at + self._heartbeat_interval
+            due = last_activity_at + self._heartbeat_interval
             if now >= due:
                 due = now + self._heartbeat_interval
                 if self._heartbeat:
