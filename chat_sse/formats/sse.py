@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import msgspec
 from sse_starlette import EventSourceResponse
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -124,7 +125,7 @@ class EventStream(EventSourceResponse):
 
     status_code = 200
     media_type = EVENT_STREAM
-    background = None
+    background: BackgroundTask | None = None
     sep = "\n"
     ping_message_factory = staticmethod(lambda: HEARTBEAT)  # type: ignore[assignment]  # the base encodes it
     data_sender_callable = None
