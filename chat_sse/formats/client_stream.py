@@ -99,7 +99,7 @@ class ClientStream:
         self._send_timeout = send_timeout_seconds
         # Without heartbeats the timer still looks for a stalled client.
         self._heartbeat_interval = heartbeat_seconds or send_timeout_seconds
-        self._heartbeat = heartbeat
+        self._heartbeat = heartbeat if heartbeat_seconds else b""
         self._beat: asyncio.Task[None] | None = None
         self._sending = False
         self._sent_at = self._loop.time()  # when anything was last given to the server

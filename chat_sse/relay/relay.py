@@ -140,7 +140,7 @@ class Relay:
         """
         self.draining = True
         if self._running or self._remote_readers:
-            running = {"running": len(self._running), "guests": self._remote_readers}
+            running = {"running": len(self._running), "remote_readers": self._remote_readers}
             log.info("relay.draining", extra={"fields": running})
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
