@@ -21,20 +21,17 @@ from chat_sse.access.origin import Origins, TrustedHost
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
 from chat_sse.api.routes import Service, handle_unauthenticated, routes
 from chat_sse.errors import ChatError, Unauthenticated
-from chat_sse.formats.ai_sdk import AiSdkFormat
-from chat_sse.formats.base import Delivery, Format
-from chat_sse.formats.json_body import JsonFormat
-from chat_sse.formats.sse import SseFormat
-from chat_sse.formats.text import TextFormat
+from chat_sse.formats import FORMATS
+from chat_sse.formats.base import Delivery
 from chat_sse.limits.admission import Limits
 from chat_sse.limits.budget import Budget, MemoryBudgets
 from chat_sse.limits.rates import Rates, parse_rate
 from chat_sse.limits.slots import MemorySlots
 from chat_sse.messages import Policy
 from chat_sse.observe.logging import RequestLog, quiet_content_loggers
-from chat_sse.relay.answer import Timeouts
+from chat_sse.relay.deadlines import Timeouts
 from chat_sse.relay.relay import CLEANUP_SECONDS, Relay
-from chat_sse.settings import Settings, SettingsError, load_settings
+from chat_sse.settings import Settings, SettingsError, load_settings, variable
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
 from chat_sse.upstreams.base import Upstream
@@ -62,10 +59,11 @@ def create_app(
 ) -> Starlette:
     """Build the service.
 
-    `settings`: read from the environment and `.env` when left out; raises SettingsError then. `upstream` and
-    `store` replace what the settings say; they stay the caller's to close.
+    `settings`: read from the environment and `.env` when left out. `upstream` and `store` replace what the
+    settings say; the caller closes them. Raises SettingsError when a setting is wrong.
     """
     settings = settings or load_settings(os.environ)
+    check_default_format(settings)
     if store is None:
         check_store(settings)
     quiet_content_loggers()
@@ -138,6 +136,13 @@ async def _open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
     return upstream
 
 
+def check_default_format(settings: Settings) -> None:
+    """Raises SettingsError when there is no format with the default's name."""
+    names = [kind.name for kind in FORMATS]
+    if settings.default_format.lower() not in names:
+        raise SettingsError([f"{variable('default_format')} must be one of {', '.join(names)}"])
+
+
 def check_store(settings: Settings) -> None:
     """Find out whether the store can be opened, short of connecting. Raises SettingsError."""
     if settings.redis_url is None:
@@ -208,16 +213,10 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limit
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
     )
-    formats: tuple[Format, ...] = (
-        SseFormat(delivery),
-        TextFormat(delivery),
-        JsonFormat(delivery),
-        AiSdkFormat(delivery),
-    )
     return Service(
         relay=relay,
-        formats=formats,
-        default_format=settings.default_format,
+        formats=tuple(kind(delivery) for kind in FORMATS),
+        default_format=settings.default_format.lower(),
         policy=Policy(
             models=allowed_models(settings, upstream.models),
             max_messages=settings.max_messages,

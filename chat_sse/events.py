@@ -1,15 +1,21 @@
-"""What a stream is made of: the events of an answer, and the ids by which a reader remembers its place."""
+"""The events of an answer, and the ids by which a reader remembers its place.
+
+An event type is one class and one line: in `Terminal` if it ends an answer, else in `Event`. Its tag, its
+schema in the OpenAPI document and what counts as a log's last entry follow from there.
+"""
 
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, get_args
 
 import msgspec
 
 from chat_sse.errors import ChatError, ErrorBody
 
-_EVENT_ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.(0|[1-9][0-9]{0,8})")
+# A regular expression: the stream's id, a dot, and the event's number without leading zeros.
+EVENT_ID = r"[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})"
+_EVENT_ID = re.compile(EVENT_ID)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,19 +60,21 @@ class Failure(ErrorBody, frozen=True, kw_only=True, tag="error"):
     """The error body as an event; terminal."""
 
 
-Event: TypeAlias = Start | Delta | Reasoning | Done | Failure
 Terminal: TypeAlias = Done | Failure
+"""The events that end an answer. A log holds exactly one, as its last entry."""
+
+Event: TypeAlias = Start | Delta | Reasoning | Terminal
 
 
 class Subscriber(Protocol):
-    """Takes a log's entries in the call that appends them."""
+    """Receives a log's entries inside the call that appends them."""
 
     def deliver(self, entries: Sequence[bytes]) -> bool:
-        """Take all of them, or none and give False. Must not raise nor wait."""
+        """Accept all entries and return True, or none and return False. Must neither raise nor wait."""
         ...
 
     def deliver_entry(self, entry: bytes) -> bool:
-        """Take one that came alone, in the same way."""
+        """Accept or refuse one entry, as `deliver` does, at half its cost. Most deltas come alone."""
         ...
 
 
@@ -74,43 +82,45 @@ _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _encode = msgspec.json.Encoder().encode
 
 
-# The tag is an event's first field.
-_TERMINAL = (b'{"type":"done"', b'{"type":"error"')
+# How the entry of a terminal event begins: msgspec writes the tag as the first field.
+TERMINAL_PREFIXES = tuple(
+    b'{"type":"%s"' % str(kind.__struct_config__.tag).encode() for kind in get_args(Terminal)
+)
 
 
 def is_terminal(entry: bytes) -> bool:
-    """Tell whether a log's entry is its last one, without decoding it."""
-    return entry.startswith(_TERMINAL)
+    """Return whether an entry is a log's last one, without decoding it."""
+    return entry.startswith(TERMINAL_PREFIXES)
 
 
 def decode_event(entry: bytes) -> Event:
-    """Read a log's entry back."""
+    """Return the event of a log's entry. Raises msgspec.DecodeError for anything else."""
     return _decoder.decode(entry)
 
 
 def entry_around(kind: type[Delta | Reasoning]) -> bytes:
-    """Give a delta's entry with `%s` in the place of its content, as it stands between quotes in JSON."""
+    """Return a delta's entry with `%s` in place of its content, inside the quotes of its JSON string."""
     return _encode(kind("%s"))
 
 
 def failure(error: ChatError, request_id: str) -> Failure:
-    """Tell an error as the stream's last event."""
+    """Return an error as a stream's last event."""
     return msgspec.convert(error.body(request_id), Failure, from_attributes=True)
 
 
 def new_stream_id() -> str:
-    """Make an id that cannot be guessed: whoever knows it may read the answer."""
+    """Return an id that cannot be guessed: anyone who has the id can read the answer."""
     return secrets.token_hex(16)
 
 
 def event_id(stream_id: str, seq: int) -> str:
-    """Name an event on the wire. Only `[A-Za-z0-9._-]`, so that `Last-Event-ID` needs no CORS preflight."""
+    """Return an event's id on the wire. Only `[A-Za-z0-9._-]`, so `Last-Event-ID` needs no CORS preflight."""
     return f"{stream_id}.{seq}"
 
 
 def parse_event_id(text: str) -> tuple[str, int]:
-    """Read an event id back into (stream id, sequence number). Raises ValueError for any other text."""
-    match = _EVENT_ID.fullmatch(text)
-    if match is None:
+    """Return the stream's id and the sequence number of an event id. Raises ValueError for any other text."""
+    if not _EVENT_ID.fullmatch(text):
         raise ValueError("not an event id of this service")
-    return match[1], int(match[2])
+    stream_id, _, seq = text.partition(".")
+    return stream_id, int(seq)

@@ -103,9 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_kept_bytes: Bytes = 67_108_864
     redis_url: str | None = None
     cors_credentials: Flag = False
-    default_format: Annotated[
-        Literal["sse", "text", "json", "ai-sdk"], Meta(description="one of sse, text, json, ai-sdk")
-    ] = "sse"
+    default_format: str = "sse"
+    """The name of a format in `formats.FORMATS`, in any case; checked where the application is built."""
     local_model: Path | None = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],

@@ -3,5 +3,22 @@
 Each format is one file: a pure encoder and the response that sends it. `base` says what a format promises,
 `negotiation` which one a request asks for, `client_stream` how bytes reach a client that may leave or stall.
 
+A new format is one file and one line in FORMATS: what `?format=` and CHAT_SSE_DEFAULT_FORMAT accept, what is
+negotiated and what the OpenAPI document shows follow from there.
+
 May import: errors, events. Begin with `base.py`, then `text.py`, the shortest.
 """
+
+from chat_sse.formats.ai_sdk import AiSdkFormat
+from chat_sse.formats.base import Format
+from chat_sse.formats.json_body import JsonFormat
+from chat_sse.formats.sse import SseFormat
+from chat_sse.formats.text import TextFormat
+
+# In this order they are offered; of formats with one media type, `Accept` means the first.
+FORMATS: tuple[type[Format], ...] = (
+    SseFormat,
+    TextFormat,
+    JsonFormat,
+    AiSdkFormat,
+)

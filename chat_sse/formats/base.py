@@ -1,7 +1,8 @@
 """What a format promises: events of a log go in, bytes that some client understands come out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 from starlette.responses import Response
@@ -9,6 +10,12 @@ from starlette.responses import Response
 from chat_sse.events import Subscriber
 
 Batches: TypeAlias = AsyncGenerator[Sequence[bytes], None]
+Json: TypeAlias = dict[str, Any]
+
+EVENT_STREAM = "text/event-stream"
+
+# Where the OpenAPI document keeps the schemas that others refer to.
+SCHEMA_REF = "#/components/schemas/{name}"
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,14 +25,14 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     after: int
     """The cursor: the last sequence number that the client has seen, -1 for none."""
     follow: Callable[[Subscriber | None], Batches]
-    """Begin to read: consecutive entries, the first numbered `after + 1`; ends after the terminal one. What
-    the argument takes, as `Log.read` says, is not among them. Raises ChatError when no more can be read from
-    here: a format tells it as the last event, under no number, since the log goes on without it and the
-    client may resume."""
+    """Start reading. Yields consecutive entries, the first numbered `after + 1`, and ends after the terminal
+    one. What the subscriber accepts (see `Log.read`) is not among them. Raises ChatError when no more can be
+    read from here. A format sends that as the last event, without a number: the log goes on without it, and
+    the client may resume."""
     headers: Mapping[str, str]
-    """Headers for the response, whatever its format."""
+    """Response headers, the same in every format."""
     request_id: str = ""
-    """For an error that this reading ends with."""
+    """For an error that ends this reading."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,21 +40,38 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
     heartbeat_seconds: float
     send_timeout_seconds: float
-    """How long a client may take no bytes before it is cut off."""
+    """How long a client may accept no bytes before it is cut off."""
 
 
-class Format(Protocol):
-    """A wire format: pure encoding, and the response class that suits it."""
+class Format(ABC):
+    """A wire format: its encoding, the response that sends it, and its part of the OpenAPI document."""
 
-    name: str
-    """What `?format=` calls it."""
-    media_type: str
-    """What `Accept` calls it."""
-    resumable: bool
-    """Whether a client of this format can come back after a break; else upstream is stopped at once."""
-    has_ids: bool
-    """Whether its events carry ids, so that a reader may begin behind one; others are read from the start."""
+    name: ClassVar[str]
+    """Its name in `?format=`."""
+    media_type: ClassVar[str]
+    """Its name in `Accept`."""
+    resumable: ClassVar[bool]
+    """Whether its clients can come back after a break. If not, the call to upstream ends when they leave."""
+    has_ids: ClassVar[bool]
+    """Whether its events carry ids, so that a reader can start after one. Others are read from the start."""
 
+    summary: ClassVar[str]
+    """The title of its example where formats share a media type."""
+    schema: ClassVar[Json]
+    """The JSON Schema of its body; of one item where it `is_sequential`."""
+    is_sequential: ClassVar[bool] = False
+    """Whether the body is a sequence of items (OpenAPI 3.2, "4.14.5 Sequential Media Types")."""
+    components: ClassVar[Mapping[str, Json]] = {}
+    """The schemas that `schema` refers to, by name, besides those of the events."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    @abstractmethod
     def respond(self, reading: Reading) -> Response:
-        """Answer a request with what is read."""
-        ...
+        """Return the response that sends what is read."""
+
+    @staticmethod
+    @abstractmethod
+    def example(entries: Sequence[bytes]) -> Any:
+        """Return the body made of a whole log, as text or as JSON values."""

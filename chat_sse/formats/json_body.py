@@ -1,19 +1,19 @@
 """One JSON body when the answer is whole, for clients that do not stream.
 
-Nothing is sent before that, so a fault is an HTTP error whenever it happens. An answer that somebody stopped
-is a body with `finish_reason` "cancelled": unlike text, JSON has a word for it.
+Nothing is sent before that, so an error is an HTTP error whenever it happens. A stopped answer is a body
+whose `finish_reason` is "cancelled".
 """
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 from starlette.responses import Response
 
 from chat_sse.errors import error_of
 from chat_sse.events import Delta, Done, Failure, Reasoning, Start, Usage, decode_event
-from chat_sse.formats.base import Delivery, Reading
+from chat_sse.formats.base import SCHEMA_REF, Format, Json, Reading
 from chat_sse.formats.client_stream import ClientStream
 from chat_sse.formats.streamed_response import StreamedResponse
 
@@ -32,7 +32,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def collect(entries: Sequence[bytes]) -> Answer:
-    """Put a sealed log's entries together. Raises the ChatError that they end with."""
+    """Return the answer in a sealed log's entries. Raises the ChatError that they end with."""
     stream_id, model = "", ""
     text, reasoning = [], []
     for event in map(decode_event, entries):
@@ -61,7 +61,7 @@ class JsonAnswer(StreamedResponse):
     """Waits for the end of the answer."""
 
     async def produce(self, client: ClientStream) -> None:
-        """Send the body."""
+        """Send the body. Raises ChatError when the answer fails."""
         entries: list[bytes] = []
         async with aclosing(self.reading.follow(None)) as batches:
             async for batch in batches:
@@ -72,17 +72,23 @@ class JsonAnswer(StreamedResponse):
         await client.last(body)
 
 
-class JsonFormat:
+class JsonFormat(Format):
     """One body for clients that do not stream."""
 
     name = "json"
     media_type = "application/json"
     resumable = False
     has_ids = False
-
-    def __init__(self, delivery: Delivery) -> None:
-        self._delivery = delivery
+    summary = "The whole answer"
+    schema: ClassVar[Json] = {"$ref": SCHEMA_REF.format(name=Answer.__name__)}
+    components = msgspec.json.schema_components((Answer,), ref_template=SCHEMA_REF)[1]
 
     def respond(self, reading: Reading) -> Response:
-        """Answer once, at the end."""
+        """Return a response that is sent once, at the end of the answer."""
         return JsonAnswer(reading, self._delivery, self.media_type)
+
+    @staticmethod
+    def example(entries: Sequence[bytes]) -> Json:
+        """Return the body of a whole answer."""
+        body: Json = msgspec.to_builtins(collect(entries))
+        return body

@@ -10,14 +10,16 @@ from chat_sse.formats.base import Format
 _WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
-# All clients together send a handful of values, and one takes longer to work out than a question to decode.
+# Clients send few different values, and working one out takes longer than decoding a question.
 @lru_cache(maxsize=256)
 def choose(formats: tuple[Format, ...], *, default: str, wanted: str | None, accept: str | None) -> Format:
-    """Choose by `?format=`, or else by `Accept`. Raises NotAcceptable, with the list of what there is.
+    """Return the format that `?format=` names, or else the best for `Accept`.
 
-    Of formats that the client likes equally, one that it names wins over those it only lets pass (`*/*`);
+    Of formats with the same weight, one whose media type is named wins over those that a wildcard covers;
     then the default, then the order of `formats`. A media type names the first format that has it; another
-    one of the same type is chosen by `?format=`, or as the default.
+    format of the same type is chosen by `?format=`, or as the default.
+
+    Raises NotAcceptable, which lists the formats.
     """
     if wanted is not None:
         named = next((fmt for fmt in formats if fmt.name == wanted), None)
@@ -28,8 +30,8 @@ def choose(formats: tuple[Format, ...], *, default: str, wanted: str | None, acc
     owners = {fmt.media_type: fmt for fmt in reversed(formats)}
 
     def rank(fmt: Format) -> tuple[float, bool, bool]:
-        meant = fmt.media_type in ranges and owners[fmt.media_type] is fmt
-        return _quality(fmt.media_type, ranges), meant, fmt.name == default
+        is_named = fmt.media_type in ranges and owners[fmt.media_type] is fmt
+        return _quality(fmt.media_type, ranges), is_named, fmt.name == default
 
     best = max(formats, key=rank)  # the first of equals
     if _quality(best.media_type, ranges) <= 0:
@@ -43,7 +45,7 @@ def _refusal(formats: tuple[Format, ...]) -> NotAcceptable:
 
 
 def _parse(accept: str) -> dict[str, float]:
-    """Give each media range's weight, the higher one where a range stands twice."""
+    """Return each media range's weight; the highest where a range is given twice."""
     ranges: dict[str, float] = {}
     for item in accept.split(","):
         media, *parameters = (part.strip().lower() for part in item.split(";"))
@@ -54,6 +56,6 @@ def _parse(accept: str) -> dict[str, float]:
 
 
 def _quality(media_type: str, ranges: Mapping[str, float]) -> float:
-    """Give the weight of the most specific range that covers a media type; 0 when none does."""
+    """Return the weight of the most specific range that covers a media type; 0 when none does."""
     kind = media_type.partition("/")[0]
     return next((ranges[media] for media in (media_type, f"{kind}/*", "*/*") if media in ranges), 0.0)

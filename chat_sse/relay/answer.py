@@ -1,130 +1,85 @@
-"""A running answer: its log, its deadlines, and the gate at which its first readers wait for a verdict."""
+"""A running answer: its log, its call to upstream, and the gate at which its first readers wait."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
-from types import TracebackType
-
-import msgspec
+from enum import Enum, auto
 
 from chat_sse.errors import ChatError, UpstreamProtocol
 from chat_sse.events import Done, Start, Terminal
 from chat_sse.limits.admission import Permit
 from chat_sse.messages import Question
+from chat_sse.relay.readers import Readers
 from chat_sse.stores.base import Log
 from chat_sse.upstreams.base import UpstreamEvent
 
-# A log is memory. The longest answers of today's models are some 500 KB of events; this is none any more.
+log = logging.getLogger(__name__)
+
+# A log is memory. The longest answers of today's models are about 500 KB of events.
 MAX_LOG_BYTES = 17 * 1_048_576
 
 
-class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """The relay's deadlines, in seconds."""
+class Phase(Enum):
+    """How far a question has got. It only moves forward."""
 
-    accept_wait: float
-    """How long a request is held for upstream's status; after it the stream starts all the same."""
-    first_token_timeout: float
-    idle_timeout: float
-    total_timeout: float
-    disconnect_grace: float
-
-
-class Deadlines:
-    """Deadlines on a talking upstream: on its first event, between events, and on the whole answer.
-
-    A timer moved at each event would cost a microsecond a delta. So an event only leaves its time, and the
-    one timer, when it fires, looks how long the silence has lasted and goes to sleep for the rest.
-    """
-
-    def __init__(self, timeouts: Timeouts, answer: "Answer") -> None:
-        self._timeouts, self._answer, self._loop = timeouts, answer, answer.loop
-        self._scope = asyncio.timeout(None)
-
-    async def __aenter__(self) -> "Deadlines":
-        await self._scope.__aenter__()
-        self._check()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Raise TimeoutError in place of the cancellation when a deadline has passed."""
-        self._timer.cancel()
-        await self._scope.__aexit__(kind, exc, traceback)
-
-    def _check(self) -> None:
-        answer, timeouts = self._answer, self._timeouts
-        if answer.last_event_at is None:
-            silent_until = answer.active_at + timeouts.first_token_timeout
-        else:
-            silent_until = max(answer.active_at, answer.last_event_at) + timeouts.idle_timeout
-        due = min(silent_until, answer.started_at + timeouts.total_timeout)
-        if self._loop.time() >= due:
-            self._scope.reschedule(self._loop.time())
-        else:
-            self._timer = self._loop.call_at(due, self._check)
+    ASKED = auto()
+    """Nothing was sent to readers: an error can still be the HTTP response."""
+    ANNOUNCED = auto()
+    """The start event is in the log: an error is an event. Upstream may still refuse, unpaid."""
+    ACCEPTED = auto()
+    """Upstream has accepted the question and will be paid. Announced as well."""
 
 
-class Answer:
-    """What the relay knows of one: its pump, and who reads it. It listens to upstream."""
+class RunningAnswer:
+    """An answer while its pump runs. It is the upstream's listener."""
 
     __slots__ = (
         "active_at",
-        "announced",
         "done",
         "gate",
         "gate_timer",
-        "kept_until",
         "last_event_at",
         "log",
         "loop",
-        "orphan_check",
-        "orphan_timer",
         "permit",
+        "phase",
         "pump",
         "question",
         "readers",
         "refusal",
-        "refused",
         "request_id",
         "started_at",
-        "taken",
+        "unpaid",
     )
+
+    # Set by the relay, which starts them.
+    pump: asyncio.Task[None]
+    gate_timer: asyncio.TimerHandle
+    readers: Readers
 
     def __init__(self, stream: Log, question: Question, request_id: str, permit: Permit) -> None:
         self.log = stream
         self.question = question
-        self.permit = permit
-        self.done: Done | None = None  # upstream's own
-        self.taken = False  # by upstream, which will be paid
-        self.refused = False  # by upstream, unpaid
         self.request_id = request_id
+        self.permit = permit
         self.loop = asyncio.get_running_loop()
-        self.started_at = self.active_at = self.loop.time()
-        # Opens once upstream has accepted or refused, or the accept wait is over.
-        self.gate = asyncio.Event()
-        self.gate_timer: asyncio.TimerHandle
+        self.started_at = self.loop.time()
+        self.active_at = self.started_at  # when upstream last sent anything that was no event
+        self.last_event_at: float | None = None  # on the loop's clock: when upstream last sent something
+        self.phase = Phase.ASKED
+        self.gate = asyncio.Event()  # set once upstream has accepted or refused, or the accept wait is over
         self.refusal: ChatError | None = None
-        self.announced = False
-        self.readers = 0
-        self.orphan_timer: asyncio.TimerHandle | None = None
-        self.kept_until = 0.0  # on the loop's clock: the grace of the last reader who could come back
-        self.orphan_check: asyncio.Task[None] | None = None
-        self.pump: asyncio.Task[None]
-        self.last_event_at: float | None = None  # on the loop's clock: when upstream last said something
+        self.unpaid = False  # upstream has refused it
+        self.done: Done | None = None  # upstream's own
 
     def announce(self) -> None:
-        """Append the start event, once. Whatever goes wrong from here on is an event too."""
-        if not self.announced:
-            self.announced = True
+        """Append the start event, once. Any error from here on is an event too."""
+        if self.phase is Phase.ASKED:
+            self.phase = Phase.ANNOUNCED
             self.log.append([Start(id=self.log.id, model=self.question.model)])
 
-    def on_accepted(self) -> None:
-        """Open the gate."""
-        self.taken = True
-        self.open_gate()
-
     def open_gate(self, refusal: ChatError | None = None) -> None:
-        """Let those who asked go on: to the stream, or with upstream's refusal. The first call counts."""
+        """Let the first readers go on to the stream, or raise upstream's refusal for them. Works once."""
         if not self.gate.is_set():
             self.gate_timer.cancel()
             self.refusal = refusal
@@ -132,8 +87,22 @@ class Answer:
                 self.announce()
             self.gate.set()
 
+    async def pass_gate(self) -> None:
+        """Wait until the gate is open. Raises upstream's refusal."""
+        try:
+            await self.gate.wait()
+        finally:
+            self.readers.expect_first()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def on_accepted(self) -> None:
+        """Open the gate."""
+        self.open_gate()
+        self.phase = Phase.ACCEPTED
+
     def on_events(self, events: Sequence[UpstreamEvent]) -> None:
-        """Append. A sealed log refuses it: then whoever sealed it has cancelled the pump as well."""
+        """Append. A sealed log refuses them; what has sealed it has cancelled the pump as well."""
         self.last_event_at = self.loop.time()
         self.log.append(events)
         if self.log.size > MAX_LOG_BYTES:
@@ -159,6 +128,11 @@ class Answer:
         self.announce()
         self.log.append([event])
         self.pump.cancel()
+
+    def abandon(self) -> None:
+        """End it because nobody reads it."""
+        self.end(Done(finish_reason="cancelled"))
+        log.info("answer.abandoned", extra={"fields": {"id": self.log.id}})
 
 
 def _too_long() -> UpstreamProtocol:

@@ -1,11 +1,11 @@
-"""From upstream to the log. The only place that starts an answer's tasks, and so the one that must end them.
+"""From upstream to the log. The only place that starts an answer's task, and therefore ends it.
 
-An answer is one task, the pump. It belongs to the relay, not to the request that asked: a reader leaving
-never touches it. It ends in one of these ways, and each seals its log with exactly one terminal event:
+An answer is one task, the pump. It belongs to the relay, not to the request that asked: a reader that leaves
+does not affect it. It ends in one of these ways, and each seals its log with exactly one terminal event:
 
-- upstream is done, or at fault                       Done / Failure
-- upstream stays silent, or the answer takes too long Failure(timeout_error)
-- somebody stops it, in whichever process             Done("cancelled")
+- upstream is done, or fails                          Done / Failure
+- upstream is silent, or the answer takes too long    Failure(timeout_error)
+- it is stopped, from any process                     Done("cancelled")
 - nobody has read it for the disconnect grace         Done("cancelled")
 - the server shuts down and its grace is over         Failure(server_draining)
 """
@@ -13,7 +13,7 @@ never touches it. It ends in one of these ways, and each seals its log with exac
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from chat_sse.errors import (
     ChatError,
@@ -26,35 +26,33 @@ from chat_sse.errors import (
 from chat_sse.events import Done, Subscriber, failure
 from chat_sse.limits.admission import Outcome, Permit
 from chat_sse.messages import Question
-from chat_sse.relay.answer import Answer, Deadlines, Timeouts
+from chat_sse.relay.answer import Phase, RunningAnswer
+from chat_sse.relay.deadlines import Deadlines, Timeouts
+from chat_sse.relay.readers import Readers
 from chat_sse.stores.base import Log, LogSpec, Store
 from chat_sse.upstreams.base import Upstream
 
 log = logging.getLogger(__name__)
 
-# An answer's first reader may need a moment: a 202 has to travel to the caller, and its request back.
-FIRST_READER_SECONDS = 10.0
 # Ending a cancelled call is closing a socket.
 CLEANUP_SECONDS = 5.0
-# How often an answer that is read in another process alone is looked after, at most.
-RECHECK_SECONDS = 1.0
-# What a client should wait before it asks the server that replaces this one.
+# How long a client should wait before it asks the server that replaces this one.
 RETRY_SECONDS = 2.0
 
 TOO_LONG = "upstream was silent, or the answer took, for too long"
 
 
 class Relay:
-    """Asks upstreams, keeps the answers going, and lets any number of readers follow them."""
+    """Asks the upstream, runs the answers, and lets any number of readers follow them."""
 
     def __init__(self, upstream: Upstream, store: Store, timeouts: Timeouts) -> None:
         self._upstream = upstream
         self._store = store
         self._timeouts = timeouts
-        self._running: dict[str, Answer] = {}
-        self._guests = 0
-        self._no_guests = asyncio.Event()
-        self._no_guests.set()
+        self._running: dict[str, RunningAnswer] = {}
+        self._remote_readers = 0
+        self._no_remote_readers = asyncio.Event()
+        self._no_remote_readers.set()
         self.draining = False
 
     @property
@@ -63,48 +61,48 @@ class Relay:
         return len(self._running)
 
     async def check(self) -> None:
-        """Tell whether questions are taken. Raises Draining or StoreUnavailable, which say when to retry."""
+        """Return if questions are accepted. Raises Draining or StoreUnavailable, which say when to retry."""
         if self.draining:
             raise Draining(retry_after=RETRY_SECONDS)
         await self._store.check()
 
     async def start(self, question: Question, spec: LogSpec, request_id: str, permit: Permit) -> Log:
-        """Ask upstream, or attach to the answer that the spec's key has already asked for.
+        """Ask upstream, or attach to the answer that was already asked for with the spec's key.
 
-        Returns once upstream has accepted, or after the accept wait. Raises ChatError for what upstream
-        refused until then, LimitReached and Overloaded for what this server's limits refuse, KeyReused for a
-        key with another body, StoreUnavailable when the log or the shared limits are out of reach, and
-        Draining while shutting down.
+        Returns the answer's log once upstream has accepted, or after the accept wait. Raises ChatError when
+        upstream refuses before that, LimitReached or Overloaded when this server's limits do, KeyReused for a
+        key with another body, StoreUnavailable when the log or the shared limits cannot be reached, and
+        Draining during shutdown.
         """
         if self.draining:
             raise Draining(retry_after=RETRY_SECONDS)
         stream = await self._store.create(spec)
         if stream is not None:
             await self._admit(stream, question, request_id, permit)
-            answer: Answer | None = self._launch(stream, question, request_id, permit)
+            answer: RunningAnswer | None = self._launch(stream, question, request_id, permit)
         else:
             stream = await self._claimed(spec)
             answer = self._running.get(stream.id)
         if answer is not None:
-            await self._pass_gate(answer)
+            await answer.pass_gate()
         return stream
 
     async def knows(self, key: str | None) -> bool:
-        """Tell whether a question with this key would attach to an answer."""
+        """Return whether a question with this key would attach to an answer."""
         try:
             return key is not None and bool(await self._store.find_key(key))
         except StreamNotFound:
             return False
 
     async def open(self, stream_id: str, owner: str) -> Log:
-        """Give an answer's log, running or finished. Raises StreamNotFound, for another's answer too."""
+        """Return an answer's log, running or finished. Raises StreamNotFound, also for another owner's."""
         stream = await self._store.open(stream_id)
         if stream.owner != owner:
             raise StreamNotFound("no answer has this id, or it has expired")
         return stream
 
     async def running_in_chat(self, chat_id: str) -> Log | None:
-        """Give the newest log with a label while it is running, else None."""
+        """Return a chat's newest log while it is running, else None."""
         try:
             stream = await self._store.find_chat(chat_id)
         except StreamNotFound:
@@ -117,14 +115,14 @@ class Relay:
     ) -> AsyncGenerator[Sequence[bytes], None]:
         """Read a log after a cursor (exclusive; -1 for all) as the entries come, until the terminal one.
 
-        `subscriber`: see `Log.read`. What it takes is not yielded.
+        `subscriber`: see `Log.read`. What it accepts is not yielded.
 
-        While it is iterated it counts as a reader: when the last one leaves, the disconnect grace begins.
-        `resumable`: whether this reader could come back; for one that cannot, there is no grace.
+        An iteration counts as a reader: when the last one ends, the disconnect grace begins. `resumable`:
+        whether this reader could come back; there is no grace for one that cannot.
 
-        Raises ChatError when the log can be read no further from here: a last event under no number.
+        Raises ChatError when the log cannot be read any further from here.
         """
-        with self._reading(stream, resumable), stream.reading():
+        with self._count_reader(stream, resumable=resumable), stream.reading():
             while entries := await stream.read(after, subscriber):
                 after = stream.length - 1
                 yield entries
@@ -138,21 +136,21 @@ class Relay:
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new questions, let the running answers finish, and end the rest after the grace.
 
-        Those who read answers of other processes here have the same grace.
+        Readers here of other processes' answers have the same grace.
         """
         self.draining = True
-        if self._running or self._guests:
-            running = {"running": len(self._running), "guests": self._guests}
+        if self._running or self._remote_readers:
+            running = {"running": len(self._running), "remote_readers": self._remote_readers}
             log.info("relay.draining", extra={"fields": running})
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
                     if self._running:
                         await asyncio.wait([answer.pump for answer in self._running.values()])
-                    await self._no_guests.wait()
+                    await self._no_remote_readers.wait()
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End every answer now, truthfully, and wait for the pumps."""
+        """End every answer now with an error that says why, and wait for the pumps."""
         self.draining = True
         self._store.interrupt(Draining(retry_after=RETRY_SECONDS))
         answers = list(self._running.values())
@@ -168,7 +166,7 @@ class Relay:
             raise Overloaded("the question with this key has just failed", retry_after=1) from None
 
     async def _admit(self, stream: Log, question: Question, request_id: str, permit: Permit) -> None:
-        """Pass the limits. Refused, the log is ended for whoever found it meanwhile, and its key is free."""
+        """Check the limits. If they refuse, end the log, which others may read by now, and free its key."""
         error: ChatError = InternalError("the question was interrupted")
         try:
             await permit.admit(stream.id, question)
@@ -177,8 +175,9 @@ class Relay:
             await self._store.discard(stream)
             raise
 
-    def _launch(self, stream: Log, question: Question, request_id: str, permit: Permit) -> Answer:
-        answer = Answer(stream, question, request_id, permit)
+    def _launch(self, stream: Log, question: Question, request_id: str, permit: Permit) -> RunningAnswer:
+        answer = RunningAnswer(stream, question, request_id, permit)
+        answer.readers = Readers(stream, self._store, self._timeouts.disconnect_grace, answer.abandon)
         self._running[stream.id] = answer
         answer.gate_timer = answer.loop.call_later(self._timeouts.accept_wait, answer.open_gate)
         answer.pump = asyncio.create_task(self._pump(answer), name=f"pump {stream.id}")
@@ -186,28 +185,16 @@ class Relay:
         stream.on_stop = answer.pump.cancel
         return answer
 
-    def _ended(self, answer: Answer) -> None:
-        """Clear up after a pump, however it ended: here nothing can be cancelled away."""
+    def _ended(self, answer: RunningAnswer) -> None:
+        """Clean up after a pump, however it ended. A task's callback, so it cannot be cancelled."""
         del self._running[answer.log.id]
-        answer.permit.settle(Outcome(refused=answer.refused, done=answer.done, size=answer.log.size))
-        if answer.orphan_timer:
-            answer.orphan_timer.cancel()
+        answer.permit.settle(Outcome(refused=answer.unpaid, done=answer.done, size=answer.log.size))
+        answer.readers.close()
         answer.open_gate()
-        if answer.orphan_check:
-            answer.orphan_check.cancel()
-        if not answer.log.sealed:  # cancelled by somebody who does not know us
+        if not answer.log.sealed:  # the pump was cancelled from outside, such as by the loop's end
             answer.log.append([failure(InternalError("the answer was interrupted"), answer.request_id)])
 
-    async def _pass_gate(self, answer: Answer) -> None:
-        """Wait for upstream's verdict, so that a refusal is still an HTTP error."""
-        try:
-            await answer.gate.wait()
-        finally:
-            self._orphan_after(answer, max(self._timeouts.disconnect_grace, FIRST_READER_SECONDS))
-        if answer.refusal is not None:
-            raise answer.refusal
-
-    async def _pump(self, answer: Answer) -> None:
+    async def _pump(self, answer: RunningAnswer) -> None:
         """Carry one answer from upstream into its log."""
         try:
             async with Deadlines(self._timeouts, answer):
@@ -222,20 +209,21 @@ class Relay:
         else:
             self._report(answer, finish_reason=answer.done.finish_reason if answer.done else None)
 
-    async def _fail(self, answer: Answer, error: ChatError) -> None:
-        """Tell a fault: to those who wait at the gate while nothing was sent, in the stream afterwards."""
-        at_the_gate = not answer.announced
-        answer.refused = not (error.may_cost or answer.taken)
+    async def _fail(self, answer: RunningAnswer, error: ChatError) -> None:
+        """End an answer with an error: the HTTP response while nothing was sent, else its last event."""
+        was_announced = answer.phase is not Phase.ASKED
+        answer.unpaid = not error.may_cost and answer.phase is not Phase.ACCEPTED
         if error.may_cost:
-            answer.announce()  # for the next request with its key, which gets this fault and no second call
+            answer.announce()  # for the next request with its key, which gets this error and no second call
         answer.log.append([failure(error, answer.request_id)])
         self._report(answer, error=error.code, details=error.details)
-        if at_the_gate:
-            if not error.may_cost:
-                await self._store.discard(answer.log)  # its key may be used again: nothing was paid for
-            answer.open_gate(error)
+        if was_announced:
+            return
+        if answer.unpaid:
+            await self._store.discard(answer.log)  # its key may be used again
+        answer.open_gate(error)
 
-    def _report(self, answer: Answer, **outcome: str | None) -> None:
+    def _report(self, answer: RunningAnswer, **outcome: str | None) -> None:
         seconds = round(answer.loop.time() - answer.started_at, 3)
         fields = {"id": answer.log.id, "request_id": answer.request_id, "model": answer.question.model}
         log.info(
@@ -243,52 +231,20 @@ class Relay:
             extra={"fields": {**fields, **outcome, "bytes": answer.log.size, "seconds": seconds}},
         )
 
-    @contextmanager
-    def _reading(self, stream: Log, resumable: bool) -> Iterator[None]:
+    def _count_reader(self, stream: Log, *, resumable: bool) -> AbstractContextManager[None]:
         answer = self._running.get(stream.id)
         if answer is None:
-            with self._guest():
-                yield
-            return
-        answer.readers += 1
-        if answer.orphan_timer:
-            answer.orphan_timer.cancel()
-            answer.orphan_timer = None
-        try:
-            yield
-        finally:
-            answer.readers -= 1
-            if resumable:
-                answer.kept_until = answer.loop.time() + self._timeouts.disconnect_grace
-            self._orphan_after(answer, answer.kept_until - answer.loop.time())
+            return self._count_remote_reader()
+        return answer.readers.reading(resumable=resumable)
 
     @contextmanager
-    def _guest(self) -> Iterator[None]:
-        """Count a reader of an answer that no pump here produces."""
-        self._guests += 1
-        self._no_guests.clear()
+    def _count_remote_reader(self) -> Iterator[None]:
+        """Count a reader of an answer that no pump of this process produces."""
+        self._remote_readers += 1
+        self._no_remote_readers.clear()
         try:
             yield
         finally:
-            self._guests -= 1
-            if self._guests == 0:
-                self._no_guests.set()
-
-    def _orphan_after(self, answer: Answer, seconds: float) -> None:
-        """Start the grace when nobody reads."""
-        if answer.readers == 0 and not answer.log.sealed:
-            if answer.orphan_timer:
-                answer.orphan_timer.cancel()
-            answer.orphan_timer = answer.loop.call_later(seconds, self._begin_check, answer)
-
-    def _begin_check(self, answer: Answer) -> None:
-        answer.orphan_check = asyncio.create_task(self._abandon(answer), name=f"orphan {answer.log.id}")
-
-    async def _abandon(self, answer: Answer) -> None:
-        """End an answer that nobody has read in any process for the grace; else ask again when it may be."""
-        idle = await self._store.idle_elsewhere(answer.log)
-        if idle <= self._timeouts.disconnect_grace:
-            self._orphan_after(answer, max(self._timeouts.disconnect_grace - idle, RECHECK_SECONDS))
-        elif answer.readers == 0:
-            answer.end(Done(finish_reason="cancelled"))
-            log.info("answer.abandoned", extra={"fields": {"id": answer.log.id}})
+            self._remote_readers -= 1
+            if self._remote_readers == 0:
+                self._no_remote_readers.set()

@@ -10,7 +10,7 @@ import uvicorn
 
 from chat_sse import __version__
 from chat_sse.access.origin import is_loopback
-from chat_sse.app import allowed_models, check_store
+from chat_sse.app import allowed_models, check_default_format, check_store
 from chat_sse.observe.logging import configure_logging
 from chat_sse.server.protocol import BoundedProtocol
 from chat_sse.server.workers import DrainingServer, Supervisor, bound_unread_bytes
@@ -37,6 +37,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     os.environ.update(overrides)  # the workers read the same settings as this process
     try:
         settings = load_settings(os.environ)
+        check_default_format(settings)
         model_name = _check_upstream(settings)
         check_store(settings)
     except (SettingsError, LocalModelUnavailable) as exc:

@@ -48,15 +48,16 @@ from chat_sse.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from chat_sse.events import Delta, Done, Event, Start, Usage
-from chat_sse.formats import ai_sdk, json_body, sse, text
+from chat_sse.events import EVENT_ID, Delta, Done, Event, Start, Usage
+from chat_sse.formats import FORMATS
+from chat_sse.formats.ai_sdk import AiSdkFormat
+from chat_sse.formats.base import SCHEMA_REF, Format
 from chat_sse.messages import MAX_KEY_CHARS, AskRequest
 
 Json: TypeAlias = dict[str, Any]
 
-EVENT_ID = r"^[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})$"
 # Where to read on: after an event, or, when empty, as if it were not there.
-PLACE = rf"^({EVENT_ID[1:-1]})?$"
+PLACE = rf"^({EVENT_ID})?$"
 
 DESCRIPTION = """\
 Ask a question with its history, read the answer as server-sent events.
@@ -187,8 +188,10 @@ def _path_parameter(name: str) -> Json:
 def _schemas() -> Json:
     """Give the schemas of all message types, under their class names."""
     (_, event, *_), components = msgspec.json.schema_components(
-        (AskRequest, Event, ErrorBody, json_body.Answer), ref_template="#/components/schemas/{name}"
+        (AskRequest, Event, ErrorBody), ref_template=SCHEMA_REF
     )
+    for kind in FORMATS:
+        components |= kind.components
     for schema in components.values():
         if "description" in schema:
             # With its indentation a docstring would be a block of code in Markdown.
@@ -196,8 +199,6 @@ def _schemas() -> Json:
     return {
         **components,
         "Event": {"title": "Event", "description": "The `data` of one server-sent event.", **event},
-        "ServerSentEvent": SERVER_SENT_EVENT,
-        "UiMessageEvent": UI_MESSAGE_EVENT,
     }
 
 
@@ -231,23 +232,36 @@ def _error_response(status: int, kinds: Sequence[type[ChatError]]) -> Json:
     }
 
 
-def _answer_examples() -> dict[str, Any]:
-    """Encode one answer in each format, as it goes over the wire. By the formats' names."""
-    stream_id = "8f3c1d5e9a7b42608f3c1d5e9a7b4260"
+def _content(kinds: Iterable[type[Format]]) -> Json:
+    """Return the media type objects of formats, one a media type, with an answer encoded in each format."""
+    by_media_type: dict[str, list[type[Format]]] = {}
+    for kind in kinds:
+        by_media_type.setdefault(kind.media_type, []).append(kind)
+    return {media_type: _media_type_object(found) for media_type, found in by_media_type.items()}
+
+
+def _media_type_object(kinds: Sequence[type[Format]]) -> Json:
+    first, *others = kinds
+    schema = {"oneOf": [kind.schema for kind in kinds]} if others else first.schema
+    examples = {kind.name: {"summary": kind.summary, "value": _example(kind)} for kind in kinds}
+    shown = {"examples": examples} if others else {"example": _example(first)}
+    if first.is_sequential:
+        # `itemSchema` is how 3.2 describes a stream. Today's readers show it only beside a `schema` of the
+        # whole, and an example only where it is literal text.
+        return {"itemSchema": schema, "schema": {"type": "array", "items": schema}, **shown}
+    return {"schema": schema, **shown}
+
+
+def _example(kind: type[Format]) -> Any:
+    """Return one answer as it goes over the wire in a format."""
     usage = Usage(prompt_tokens=10, completion_tokens=8, total_tokens=18)
     answer = (
-        Start(id=stream_id, model="gpt-4o-mini"),
+        Start(id="8f3c1d5e9a7b42608f3c1d5e9a7b4260", model="gpt-4o-mini"),
         Delta("Hello"),
         Delta(" there!"),
         Done(finish_reason="stop", usage=usage),
     )
-    entries = [msgspec.json.encode(event) for event in answer]
-    return {
-        sse.SseFormat.name: sse.SseEncoder(stream_id, 0).encode(entries).decode(),
-        text.TextFormat.name: text.encode(entries)[0].decode(),
-        json_body.JsonFormat.name: msgspec.to_builtins(json_body.collect(entries)),
-        ai_sdk.AiSdkFormat.name: ai_sdk.UiMessageEncoder().encode(entries).decode(),
-    }
+    return kind.example([msgspec.json.encode(event) for event in answer])
 
 
 ERROR_BODY: Json = {"$ref": "#/components/schemas/ErrorBody"}
@@ -287,69 +301,14 @@ DETAILS: Mapping[str, str] = {
     "upstream_protocol_error": "upstream answered with something that is no event stream",
 }
 
-SERVER_SENT_EVENT: Json = {
-    "title": "ServerSentEvent",
-    "description": "One event, as an `EventSource` reads it. Events have no name, so `onmessage` sees all.",
-    "type": "object",
-    "required": ["id", "data"],
-    "properties": {
-        "id": {
-            "type": "string",
-            "pattern": EVENT_ID,
-            "description": "The answer's id and the event's number. Send the last one as `Last-Event-ID`.",
-        },
-        "retry": {"type": "integer", "description": "Milliseconds before a reconnect; on the first event."},
-        "data": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": {"$ref": "#/components/schemas/Event"},
-        },
-    },
-}
-
-UI_MESSAGE_EVENT: Json = {
-    "title": "UiMessageEvent",
-    "description": "One event of `?format=ai-sdk`: a chunk of the AI SDK's UI message stream, or `[DONE]`.",
-    "type": "object",
-    "required": ["data"],
-    "properties": {"data": {"type": "string"}},
-    "not": {"required": ["id"]},  # so that it is not resumed by one
-}
-STREAMED: Json = {
-    "oneOf": [
-        {"$ref": "#/components/schemas/ServerSentEvent"},
-        {"$ref": "#/components/schemas/UiMessageEvent"},
-    ]
-}
-
-EXAMPLES = _answer_examples()
-
-# `itemSchema` is how 3.2 describes a stream. Its readers of today show it only beside a `schema` for the
-# whole, and an example only where it is literal text.
-EVENT_STREAM: Json = {
-    "itemSchema": STREAMED,
-    "schema": {"type": "array", "items": STREAMED},
-    "examples": {
-        "sse": {"summary": "The default", "value": EXAMPLES["sse"]},
-        "ai-sdk": {
-            "summary": "?format=ai-sdk: the AI SDK's UI message stream, with events of its own",
-            "value": EXAMPLES["ai-sdk"],
-        },
-    },
-}
-CHAT_STREAM: Json = {
-    "itemSchema": STREAMED,
-    "schema": {"type": "array", "items": STREAMED},
-    "example": EXAMPLES["ai-sdk"],
-}
-
-# What an answer can look like, by media type; a new format is a line here and in `_answer_examples`.
-ANSWER: Mapping[str, Json] = {
-    sse.SseFormat.media_type: EVENT_STREAM,
-    text.TextFormat.media_type: {"schema": {"type": "string"}, "example": EXAMPLES["text"]},
-    json_body.JsonFormat.media_type: {
-        "schema": {"$ref": "#/components/schemas/Answer"},
-        "example": EXAMPLES["json"],
+# What an answer can look like, by media type.
+ANSWER = _content(FORMATS)
+# Where the AI SDK's format is the default.
+CHAT_ANSWER = {
+    **ANSWER,
+    AiSdkFormat.media_type: {
+        **{key: value for key, value in ANSWER[AiSdkFormat.media_type].items() if key != "examples"},
+        "example": _example(AiSdkFormat),
     },
 }
 
@@ -426,7 +385,7 @@ PARAMETERS: Json = {
         "format",
         "query",
         "The answer's format. It wins over `Accept`; without both it is the server's default.",
-        enum=list(EXAMPLES),
+        enum=[kind.name for kind in FORMATS],
     ),
     "IdempotencyKey": _parameter(
         "Idempotency-Key",
@@ -494,7 +453,7 @@ ACCEPTED: Json = {
 RUNNING: Json = {
     "description": "The chat's running answer, from its start.",
     "headers": _header("Content-Location"),
-    "content": {**ANSWER, ai_sdk.AiSdkFormat.media_type: CHAT_STREAM},
+    "content": CHAT_ANSWER,
 }
 NOT_RUNNING: Json = {"description": "No answer of this chat is running.", "headers": _header()}
 READ_TO_THE_END: Json = {

@@ -1,0 +1,98 @@
+"""A format that is one file and one line is negotiated, served and documented; on any server of ASGI."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import QUICK
+from tests.support.service import HELLO, parse_sse, serve
+from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
+
+
+@pytest.fixture(scope="module", params=["h11", "httptools"])
+def url(
+    request: pytest.FixtureRequest, upstream_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The service with the toy format, under plain uvicorn."""
+    folder = tmp_path_factory.mktemp("toy")
+    log = folder / "log"
+    arguments = ["tests.support.toy_format:create_app", "--factory", "--port", "0", "--http", request.param]
+    env = {**QUICK, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", *arguments],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd()), **env},
+            cwd=folder,
+            stderr=output,
+            stdout=output,
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while not (match := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        yield match[0]
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_it_is_negotiated_and_served(url: str, upstream: ScriptedUpstream) -> None:
+    upstream.answer(Say("Hel"), Say("lo"), Finish())
+    by_name = httpx2.post(f"{url}/ask?format=shout", json=HELLO, timeout=30)
+    by_type = httpx2.post(f"{url}/ask", json=HELLO, headers={"Accept": "text/x-shout"}, timeout=30)
+    assert (by_name.text, by_type.text) == ("HELLO", "HELLO")
+    assert by_type.headers["content-type"].startswith("text/x-shout")
+    refusal = httpx2.post(f"{url}/ask?format=none", json=HELLO, timeout=30)
+    assert "?format=shout (Accept: text/x-shout)" in refusal.json()["details"]
+
+
+def test_it_is_documented(url: str) -> None:
+    document = httpx2.get(f"{url}/openapi.json").json()
+    assert "shout" in document["components"]["parameters"]["Format"]["schema"]["enum"]
+    content = document["paths"]["/ask"]["post"]["responses"]["200"]["content"]
+    assert content["text/x-shout"] == {"schema": {"type": "string"}, "example": "HELLO THERE!"}
+
+
+@pytest.mark.parametrize("fmt", ["sse", "ai-sdk", "shout"])
+def test_a_client_that_leaves_is_noticed_by_any_server(
+    url: str, upstream: ScriptedUpstream, fmt: str
+) -> None:
+    upstream.answer(Say("first"), Silence())
+    with httpx2.stream("POST", f"{url}/ask?format={fmt}", json=HELLO, timeout=30) as response:
+        seen = b""
+        for piece in response.iter_raw():
+            seen += piece
+            if b"first" in seen.lower():
+                break
+    assert upstream.calls[0].wait_gone(3)  # before the idle timeout
+
+
+def test_an_event_stream_is_the_same_under_any_server(url: str, upstream: ScriptedUpstream) -> None:
+    upstream.answer(Say("Hi"), Finish())
+    response = httpx2.post(f"{url}/ask", json=HELLO, timeout=30)
+    assert response.headers["content-type"] == "text/event-stream"
+    assert [event["type"] for _, event in parse_sse(response.content)] == ["start", "delta", "done"]
+
+
+def test_a_default_format_that_does_not_exist_ends_the_start_with_2_and_the_names() -> None:
+    command = [sys.executable, "-m", "chat_sse"]
+    env = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "none", "CHAT_SSE_DEFAULT_FORMAT": "canary"}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "chat-sse: CHAT_SSE_DEFAULT_FORMAT must be one of sse, text, json, ai-sdk\n"
+
+
+def test_a_default_format_is_named_in_any_case(upstream: ScriptedUpstream) -> None:
+    upstream.answer(Say("Hi"), Finish())
+    env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_DEFAULT_FORMAT": "Text"}
+    with serve(env) as service:
+        assert httpx2.post(f"{service.url}/ask", json=HELLO, timeout=30).text == "Hi"
