@@ -97,7 +97,12 @@ def create_app(
                 expose_headers=CORS_RESPONSE_HEADERS,
             ),
             Middleware(ErrorMiddleware),
-            Middleware(TrustedHost, bound_to=settings.host, allowed=settings.allowed_hosts),
+            Middleware(
+                TrustedHost,
+                bound_to=settings.host,
+                allowed=settings.allowed_hosts,
+                authenticated=bool(settings.api_keys),
+            ),
             Middleware(
                 Authentication,
                 keys=KeyRing(settings.api_keys),

@@ -1,8 +1,10 @@
-"""What an operator reads: one line an event, with ids, sizes and durations, never content.
+"""The log: one line per event, with ids, sizes and durations, never content.
 
-A record is an event name as its message and `extra={"fields": {...}}`.
+A record is an event name as its message and `extra={"fields": {...}}`. A value may come from a client or from
+upstream, so the formatters escape it: no value can end a line, add a field or control a terminal.
 """
 
+import json
 import logging
 import re
 import secrets
@@ -11,7 +13,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,12 @@ CONTENT_LOGGERS = ("openai", "httpx2", "httpcore2", "aiohttp", "sse_starlette", 
 UVICORN_ACCESS_ARGS = 5
 
 MAX_PATH_CHARS = 200
+# Of one value; ids and model names are shorter.
+MAX_VALUE_CHARS = 500
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# What could be taken for the end of a value.
+_DELIMITERS = re.compile(r"""[\s="'\\]""")
 
 
 def _traceback(exc: BaseException) -> Iterator[str]:
@@ -40,10 +45,10 @@ def _traceback(exc: BaseException) -> Iterator[str]:
 
 
 class _Formatter(logging.Formatter):
-    """Writes the time once a second, and of an exception its kind and where it was raised.
+    """Formats the time once per second, and exceptions without their messages.
 
-    A record's own time would be half of what its line costs. An exception's message may quote what was being
-    worked on: a prompt, a key, a URL with a password.
+    Formatting the time of each record would be half of a line's cost. An exception's message may quote a
+    prompt, a key or a URL with a password.
     """
 
     time_format: str
@@ -53,11 +58,11 @@ class _Formatter(logging.Formatter):
         self._second, self._time = -1, ""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
-        """Format a traceback without messages, that of each cause before that of its effect."""
+        """Return a traceback without messages, each cause before its effect."""
         return "\n".join(_traceback(ei[1])) if ei[1] else ""
 
     def time_of(self, record: logging.LogRecord) -> str:
-        """Write a record's time."""
+        """Return a record's time."""
         second = int(record.created)
         if second != self._second:
             self._second, self._time = second, time.strftime(self.time_format, time.localtime(second))
@@ -70,59 +75,75 @@ class TextFormatter(_Formatter):
     time_format = "%Y-%m-%dT%H:%M:%S"
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record."""
-        fields = [f" {name}={value}" for name, value in getattr(record, "fields", {}).items()]
-        line = f"{self.time_of(record)} {record.levelname} {record.getMessage()}{''.join(fields)}"
+        """Return a record's line, and below it the traceback of its exception."""
+        fields = [f" {name}={_quoted(value)}" for name, value in getattr(record, "fields", {}).items()]
+        line = f"{self.time_of(record)} {record.levelname} {_escaped(record.getMessage())}{''.join(fields)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+def _escaped(text: str) -> str:
+    """Escape the line ends, control and other unprintable characters as Python does."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _quoted(value: object) -> str:
+    """Return a field's value, as a Python literal where it is not one printable word."""
+    text = str(value)[:MAX_VALUE_CHARS]
+    return text if text and text.isprintable() and not _DELIMITERS.search(text) else repr(text)
+
+
 class JsonFormatter(_Formatter):
-    """One JSON object a line, for collectors."""
+    """One JSON object per line, in printable ASCII, for collectors."""
 
     time_format = "%Y-%m-%dT%H:%M:%S%z"
+    _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode  # ensure_ascii escapes DEL as well
 
     def format(self, record: logging.LogRecord) -> str:
-        """Encode a record."""
+        """Return a record's object."""
         line: dict[str, Any] = {
             "time": self.time_of(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
-            **getattr(record, "fields", {}),
+            **{name: _bounded(value) for name, value in getattr(record, "fields", {}).items()},
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return self._encode(line)
+
+
+def _bounded(value: object) -> object:
+    return value[:MAX_VALUE_CHARS] if isinstance(value, str) else value
 
 
 def configure_logging(level: str, log_format: str) -> None:
-    """Send every record to standard error in one format."""
+    """Write every record to standard error, in the format `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it says what our own lines say
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # our own lines say the same
     logging.getLogger("uvicorn.error").addFilter(_is_no_broken_end)
-    # No line tells where it was called, so finding out is left out (logging how-to, "Optimization").
+    # No line names its caller, so the caller is not looked up (logging how-to, "Optimization").
     logging._srcfile = None  # noqa: SLF001 - the documented name
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _is_no_broken_end(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's complaint about a body without an end: text is broken off so, and logs why."""
+    """Drop uvicorn's complaint about a body without an end: `TextFormat` breaks off so, and logs why."""
     return record.msg != "ASGI callable returned without completing response."
 
 
 def quiet_content_loggers() -> None:
-    """Keep the libraries that log what they carry above DEBUG, whatever level is set."""
+    """Keep the libraries that log content at DEBUG above that level, whichever level is set."""
     for name in CONTENT_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").addFilter(_cut_query)
 
 
 def _cut_query(record: logging.LogRecord) -> bool:
-    """Take the query string, which may be a question, out of the line that uvicorn itself logs."""
+    """Remove the query string, which may be a question, from uvicorn's own access line."""
     if isinstance(record.args, tuple) and len(record.args) == UVICORN_ACCESS_ARGS:
         client, method, path, *rest = record.args
         record.args = (client, method, str(path).partition("?")[0], *rest)
@@ -130,22 +151,22 @@ def _cut_query(record: logging.LogRecord) -> bool:
 
 
 def _printable_path(scope: Scope) -> str:
-    """Give the path as it was sent, percent-encoded: decoded, it could hold a line of log of its own."""
+    """Return the path as it was sent, percent-encoded."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode("ascii", "backslashreplace")
     return raw.partition(b"?")[0].decode("ascii", "backslashreplace")[:MAX_PATH_CHARS]
 
 
 def _given_id(scope: Scope) -> str | None:
-    """Give the id that the client or a proxy has given the request, if it is one."""
+    """Return the request id that the client or a proxy sent; None when there is no valid one."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else None
 
 
 class RequestLog:
-    """Pure ASGI: give each request an id, and log its end in one line, without its query string."""
+    """Pure ASGI: gives each request an id, and logs its end in one line, without its query string."""
 
     def __init__(self, app: ASGIApp, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """`headers`: what every response gets that does not have it; here, where all of them pass."""
+        """`headers`: added to every response that does not have them."""
         self.app = app
         self._headers = headers
 
@@ -157,7 +178,7 @@ class RequestLog:
         request_id = _given_id(scope) or secrets.token_hex(8)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        state["server_send"] = send  # for bodies: see `ClientStream`
+        state["server_send"] = send  # used by `ClientStream`
         started, status = time.monotonic(), 0
 
         async def send_with_id(message: Message) -> None:
@@ -173,7 +194,9 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            del state["server_send"]  # it leads back to this scope, and only the collector would free both
+            del state[
+                "server_send"
+            ]  # it refers to this scope: a cycle that only the garbage collector would free
             fields = {"method": scope["method"], "path": _printable_path(scope), "status": status}
             seconds = round(time.monotonic() - started, 3)
             log.info("request", extra={"fields": {**fields, "request_id": request_id, "seconds": seconds}})

@@ -83,7 +83,8 @@ def _serve(settings: Settings, local_model: str | None) -> None:
     greeting = _greeting(settings, host, port, local_model)
     if not settings.api_keys and not is_loopback(settings.host):
         log.warning(
-            "service.open_to_everybody", extra={"fields": {"host": host, "set": variable("api_keys")}}
+            "service.open_to_everybody",
+            extra={"fields": {"host": host, "set": f"{variable('api_keys')},{variable('allowed_hosts')}"}},
         )
     with listening:
         if settings.workers > 1:
@@ -111,8 +112,18 @@ def _greeting(settings: Settings, host: str, port: int, local_model: str | None)
             f"chat-sse {__version__} on http://{address}:{port}",
             f"  answers from {upstream}: {', '.join(models)}",
             f"  open to {reach}, {keys}; pages from {', '.join(settings.allowed_origin)} may call it",
+            f"  answers to {_host_names(settings)} (CHAT_SSE_ALLOWED_HOSTS)",
         )
     )
+
+
+def _host_names(settings: Settings) -> str:
+    """Return in words which `Host` a request may name, as `TrustedHost` decides it."""
+    if settings.allowed_hosts:
+        return "any host name" if "*" in settings.allowed_hosts else ", ".join(settings.allowed_hosts)
+    if is_loopback(settings.host):
+        return "the names of this machine"
+    return "any host name" if settings.api_keys else "localhost and IP addresses, to no other host name"
 
 
 def raise_open_file_limit() -> int | None:

@@ -1,6 +1,6 @@
-"""Conversations by name, each a file of its own that its owner alone may read.
+"""Named conversations, each in a file that only its owner can read.
 
-They lie in the user's state directory: on Linux `$XDG_STATE_HOME/chat-sse`, which is
+The files are in the user's state directory: on Linux `$XDG_STATE_HOME/chat-sse`, which is
 `~/.local/state/chat-sse` (XDG Base Directory Specification).
 """
 
@@ -14,7 +14,7 @@ from platformdirs import user_state_path
 
 from chat_sse.messages import Message
 
-# A conversation for ever would be paid for again at every turn, and services admit 200 messages.
+# Every turn pays for the whole conversation again, and services admit 200 messages.
 MAX_MESSAGES = 100
 MAX_CHARS = 200_000
 
@@ -22,20 +22,20 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
 class ChatUnusable(Exception):
-    """A conversation's name, or its file, is not one."""
+    """A conversation's name is not valid, or its file cannot be read or written."""
 
 
 class Chat:
     """One conversation on disk."""
 
     def __init__(self, name: str) -> None:
-        """Raises ChatUnusable for a name that could not be a file's."""
+        """Raises ChatUnusable for a name that is no safe file name."""
         if not _NAME.fullmatch(name):
             raise ChatUnusable("a chat's name is 1 to 64 of A-Z a-z 0-9 . _ -, and begins with no dot")
         self.path = user_state_path("chat-sse", appauthor=False) / f"{name}.json"
 
     def load(self) -> list[Message]:
-        """Give the messages so far. Raises ChatUnusable for a file that cannot be read."""
+        """Return the messages so far. Raises ChatUnusable for a file that cannot be read."""
         try:
             return msgspec.json.decode(self.path.read_bytes(), type=list[Message])
         except FileNotFoundError:
@@ -44,7 +44,7 @@ class Chat:
             raise ChatUnusable(f"{self.path}: {exc}") from exc
 
     def save(self, messages: list[Message]) -> None:
-        """Keep the newest messages, in one step. Raises ChatUnusable when that is not possible."""
+        """Replace the file with the newest messages, atomically. Raises ChatUnusable."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Created with mode 0600.
@@ -61,7 +61,7 @@ class Chat:
 
 
 def newest(messages: list[Message]) -> list[Message]:
-    """Give as many of the newest messages as are kept; they begin with a question. At least the last one."""
+    """Return the newest messages within the bounds: from a question on, and never without the last one."""
     kept: list[Message] = []
     chars = 0
     for message in reversed(messages[-MAX_MESSAGES:]):

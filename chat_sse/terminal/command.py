@@ -1,5 +1,6 @@
 """`chat-sse ask`: from the arguments to the exit code."""
 
+import io
 import os
 import sys
 from contextlib import closing
@@ -12,7 +13,7 @@ import msgspec
 from chat_sse.errors import ErrorBody
 from chat_sse.events import Delta, Done, Failure
 from chat_sse.messages import AskRequest, Message
-from chat_sse.terminal.answers import Answer, Refused, Unreachable
+from chat_sse.terminal.answer_reader import AnswerReader, Refused, Unreachable
 from chat_sse.terminal.chats import Chat, ChatUnusable, newest
 from chat_sse.terminal.plain import Plain, Screen, printable
 
@@ -22,7 +23,7 @@ READER_GONE = 141  # 128 + SIGPIPE
 
 # More than any service admits.
 MAX_INPUT_CHARS = 32 * 1_048_576
-# Heartbeats come more often than that, and the head of an answer at once.
+# Heartbeats come more often.
 SILENCE_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
 
@@ -32,17 +33,22 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def ask_in_terminal(question: str, *, url: str, key: str | None, model: str | None, chat: str | None) -> int:
-    """Ask, show the answer, keep the conversation. Returns the exit code."""
+    """Ask, show the answer, save the conversation. Returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without a letter shall not end in a traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         kept = Chat(chat) if chat is not None else None
         asked = Message(role="user", content=_whole_question(question))
         messages = newest([*(kept.load() if kept else []), asked])
+        body = msgspec.json.encode(AskRequest(messages=messages, model=model))
         client = _client(url, key)
+    except UnicodeError:
+        return _say(WRONG, "the question is not valid UTF-8")
     except (ChatUnusable, ValueError) as exc:
         return _say(WRONG, str(exc))
     with client:
-        body = msgspec.json.encode(AskRequest(messages=messages, model=model))
-        code, text = _show(Answer(client, body))
+        code, text = _show(AnswerReader(client, body))
     if kept and code == WHOLE:
         try:
             kept.save([*messages, Message(role="assistant", content=text)])
@@ -52,7 +58,7 @@ def ask_in_terminal(question: str, *, url: str, key: str | None, model: str | No
 
 
 def _whole_question(question: str) -> str:
-    """Add what is piped in. Raises ValueError when there is nothing to ask."""
+    """Return the question with what is piped in. Raises ValueError when there is nothing to ask."""
     piped = ""
     if question in ("", "-") or not sys.stdin.isatty():
         piped = sys.stdin.read(MAX_INPUT_CHARS)
@@ -66,7 +72,7 @@ def _whole_question(question: str) -> str:
 
 
 def _client(url: str, key: str | None) -> httpx2.Client:
-    """Raises ValueError for a URL or a key that cannot be used."""
+    """Return a client for the service. Raises ValueError, which quotes neither the URL nor the key."""
     try:
         parts = urlsplit(url)
         httpx2.URL(url)
@@ -74,17 +80,21 @@ def _client(url: str, key: str | None) -> httpx2.Client:
         raise ValueError("--url is no URL") from exc
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("--url must be an http or https URL")
-    if key is not None and not (key.isascii() and key.isprintable()):
-        raise ValueError("--key may hold printable ASCII characters only")
-    return httpx2.Client(
-        base_url=url,
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-        trust_env=parts.hostname not in LOOPBACK,  # a proxy does not lead back to this machine
-    )
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ValueError("--key may hold printable ASCII characters only, and no space")
+    try:
+        return httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=parts.hostname not in LOOPBACK,  # a proxy does not lead back to this machine
+            follow_redirects=False,  # the key is for this host alone
+        )
+    except (ValueError, httpx2.InvalidURL) as exc:
+        raise ValueError("the proxy that the environment names cannot be used") from exc
 
 
-def _show(answer: Answer) -> tuple[int, str]:
+def _show(answer: AnswerReader) -> tuple[int, str]:
     """Show an answer. Returns the exit code and the text."""
     try:
         return _read(answer)
@@ -95,12 +105,12 @@ def _show(answer: Answer) -> tuple[int, str]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _stop(answer, READER_GONE), ""
     except Refused as exc:
-        return _tell(CUT if answer.begun else REFUSED, exc.body), ""
+        return _print_error(CUT if answer.begun else REFUSED, exc.body), ""
     except Unreachable as exc:
         return _say(UNREACHABLE, f"{answer.service} cannot be reached: {exc}"), ""
 
 
-def _read(answer: Answer) -> tuple[int, str]:
+def _read(answer: AnswerReader) -> tuple[int, str]:
     pieces: list[str] = []
     end: Done | Failure | None = None
     with closing(_screen()) as screen:
@@ -111,7 +121,7 @@ def _read(answer: Answer) -> tuple[int, str]:
             elif isinstance(event, Done | Failure):
                 end = event
     if isinstance(end, Failure):
-        return _tell(CUT, end), ""
+        return _print_error(CUT, end), ""
     reason = end.finish_reason if end else None
     if reason not in WHOLE_REASONS:
         return _say(CUT, f"the answer was cut short: {reason}"), ""
@@ -121,25 +131,25 @@ def _read(answer: Answer) -> tuple[int, str]:
 def _screen() -> Screen:
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         return Plain()
-    from chat_sse.terminal.markdown import Drawn  # noqa: PLC0415 - a pipe need not wait for it to be imported
+    from chat_sse.terminal.markdown import Drawn  # noqa: PLC0415 - not needed for a pipe
 
     return Drawn()
 
 
-def _stop(answer: Answer, code: int) -> int:
+def _stop(answer: AnswerReader, code: int) -> int:
     try:
         answer.stop()
     except httpx2.RequestError:
-        return _say(code, "the service could not be told to stop; it will when nobody reads")
+        return _say(code, "the service could not be told to stop; it stops when nobody reads the answer")
     return code
 
 
-def _tell(code: int, error: ErrorBody) -> int:
+def _print_error(code: int, error: ErrorBody) -> int:
     reason = ": ".join(part for part in (error.error, error.details) if part)
     return _say(code, f"{error.content}\n  {reason}\n  request {error.request_id}")
 
 
 def _say(code: int, text: str) -> int:
-    """Say what went wrong, in words that may be foreign."""
+    """Write to standard error what went wrong, and return the exit code. `text` may be the service's."""
     click.echo(f"chat-sse: {printable(text)}", err=True)
     return code
