@@ -81,6 +81,7 @@ class Answer:
         "last_event_at",
         "log",
         "loop",
+        "model",
         "orphan_check",
         "orphan_timer",
         "permit",
@@ -97,6 +98,7 @@ class Answer:
     def __init__(self, stream: Log, question: Question, request_id: str, permit: Permit) -> None:
         self.log = stream
         self.question = question
+        self.model: str | None = question.model  # that answers; None while upstream has not decided
         self.permit = permit
         self.done: Done | None = None  # upstream's own
         self.taken = False  # by upstream, which will be paid
@@ -120,19 +122,24 @@ class Answer:
         """Append the start event, once. Whatever goes wrong from here on is an event too."""
         if not self.announced:
             self.announced = True
-            self.log.append([Start(id=self.log.id, model=self.question.model)])
+            self.log.append([Start(id=self.log.id, model=self.model or self.question.model)])
+
+    def on_model(self, model: str | None) -> None:
+        """Name the model that answers. The start event waits for it, even beyond the accept wait."""
+        self.model = model
 
     def on_accepted(self) -> None:
         """Open the gate."""
         self.taken = True
         self.open_gate()
+        self.announce()  # the gate may have opened before the model was known
 
     def open_gate(self, refusal: ChatError | None = None) -> None:
         """Let those who asked go on: to the stream, or with upstream's refusal. The first call counts."""
         if not self.gate.is_set():
             self.gate_timer.cancel()
             self.refusal = refusal
-            if refusal is None:
+            if refusal is None and self.model is not None:
                 self.announce()
             self.gate.set()
 

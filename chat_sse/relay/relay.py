@@ -224,9 +224,9 @@ class Relay:
 
     async def _fail(self, answer: Answer, error: ChatError) -> None:
         """Tell a fault: to those who wait at the gate while nothing was sent, in the stream afterwards."""
-        at_the_gate = not answer.announced
+        at_the_gate = not (answer.announced or answer.gate.is_set())
         answer.refused = not (error.may_cost or answer.taken)
-        if error.may_cost:
+        if error.may_cost or not at_the_gate:
             answer.announce()  # for the next request with its key, which gets this fault and no second call
         answer.log.append([failure(error, answer.request_id)])
         self._report(answer, error=error.code)
@@ -237,7 +237,11 @@ class Relay:
 
     def _report(self, answer: Answer, **outcome: str | None) -> None:
         seconds = round(answer.loop.time() - answer.started_at, 3)
-        fields = {"id": answer.log.id, "request_id": answer.request_id, "model": answer.question.model}
+        fields = {
+            "id": answer.log.id,
+            "request_id": answer.request_id,
+            "model": answer.model or answer.question.model,
+        }
         log.info(
             "answer.ended",
             extra={"fields": {**fields, **outcome, "bytes": answer.log.size, "seconds": seconds}},

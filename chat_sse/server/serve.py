@@ -48,7 +48,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 
 def _check_upstream(settings: Settings) -> str | None:
     """Fail before anything listens when nobody could answer. Gives the embedded model's name, if used."""
-    if settings.openai_api_key is None and settings.openai_base_url is None:
+    if settings.needs_local_model:
         return model_name(find_local_model(settings.local_model))
     return None
 
@@ -97,7 +97,8 @@ def _serve(settings: Settings, local_model: str | None) -> None:
 def _greeting(settings: Settings, host: str, port: int, local_model: str | None) -> str:
     """Say where it listens, who answers, and what is open to whom."""
     models = allowed_models(settings, (local_model,) if local_model else ())
-    upstream = "the embedded model" if local_model else public_url(settings.openai_base_url)
+    urls = [target.base_url for target in settings.models_file] or [settings.openai_base_url]
+    upstream = "the embedded model" if local_model else ", ".join(dict.fromkeys(map(public_url, urls)))
     reach = "this machine" if is_loopback(settings.host) else "everybody who can reach this address"
     names = [entry.partition(":")[0] for entry in settings.api_keys]
     keys = f"with a key ({', '.join(names)})" if names else "without a key"
