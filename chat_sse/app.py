@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -130,19 +129,16 @@ async def _open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
         return FallbackUpstream(
             {t.name: [one[t.name], *(one[name] for name in t.fallbacks)] for t in settings.models_file}
         )
-    target, offered = Target(name="", model="", body=settings.request_body), ()
+    offered: tuple[str, ...] = ()
+    base_url, api_key, headers = settings.openai_base_url, settings.openai_api_key, settings.request_headers
     if settings.needs_local_model:
         local = stack.enter_context(await asyncio.to_thread(start_local_model, settings.local_model))
-        headers = {**local.request_headers, **settings.request_headers}
-        place = {"base_url": local.base_url, "api_key": local.api_key, "headers": headers}
-        offered = (local.model,)
-    else:
-        place = {
-            "base_url": settings.openai_base_url,
-            "api_key": settings.openai_api_key,
-            "headers": settings.request_headers,
-        }
-    upstream = _open_target(settings, msgspec.structs.replace(target, **place), stack, offered)
+        base_url, api_key, offered = local.base_url, local.api_key, (local.model,)
+        headers = {**headers, **local.request_headers}
+    place = Target(
+        name="", model="", base_url=base_url, api_key=api_key, headers=headers, body=settings.request_body
+    )
+    upstream = _open_target(settings, place, stack, offered)
     if not settings.fallback_models:
         return upstream
     names = allowed_models(settings, offered)

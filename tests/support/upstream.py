@@ -269,6 +269,7 @@ class Call:
 
     def __init__(self, path: str, headers: dict[str, str], content: bytes, connection_number: int) -> None:
         self.path = path
+        self.target = path  # with the query
         self.headers = headers  # names in lower case
         self.content = content
         self.connection_number = connection_number  # from 1, in the order of accepting
@@ -665,6 +666,7 @@ class Connection(asyncio.Protocol):
             key, text = name.decode("latin-1"), value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         call = Call(path, headers, content, self._number)
+        call.target = request.target.decode("ascii")
         answer = Answer(self, call, self._ledger.patience_seconds)
         match request.method, path:
             case b"POST", "/v1/chat/completions":

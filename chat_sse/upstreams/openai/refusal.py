@@ -62,7 +62,7 @@ def decompressed(content: bytes, codings: str) -> bytes:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that upstream wants us to wait; None where it says nothing that makes sense.
 
-    Source: Retry-After (RFC 9110, 10.2.3: seconds or a date; many send a fraction), OpenAI's `retry-after-ms`.
+    Source: RFC 9110, 10.2.3 (seconds, of which many send fractions, or a date); OpenAI's `retry-after-ms`.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name, "").strip()
