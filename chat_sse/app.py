@@ -3,7 +3,8 @@
 import asyncio
 import importlib.util
 import os
-from collections.abc import AsyncIterator, Mapping
+import secrets
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -34,7 +35,9 @@ from chat_sse.relay.relay import CLEANUP_SECONDS, Relay
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
+from chat_sse.target import Target
 from chat_sse.upstreams.base import Upstream
+from chat_sse.upstreams.fallback import Candidate, FallbackUpstream
 from chat_sse.upstreams.local import start_local_model
 from chat_sse.upstreams.openai.upstream import OpenAIUpstream
 from chat_sse.web import chat as page
@@ -119,23 +122,51 @@ def create_app(
 
 
 async def _open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
-    """Open the OpenAI API, a server that speaks it, or the embedded model, which is such a server."""
-    base_url, api_key = settings.openai_base_url, settings.openai_api_key
-    models: tuple[str, ...] = ()
-    headers: Mapping[str, str] = {}
-    if base_url is None and api_key is None:
+    """Open the models file's servers, or the OpenAI API, a server that speaks it, or the embedded model."""
+    if settings.models_file:
+        opened = {target.name: _open_target(settings, target, stack) for target in settings.models_file}
+        one = {
+            t.name: Candidate(name=t.name, model=t.model, upstream=opened[t.name])
+            for t in settings.models_file
+        }
+        return FallbackUpstream(
+            {t.name: [one[t.name], *(one[name] for name in t.fallbacks)] for t in settings.models_file}
+        )
+    offered: tuple[str, ...] = ()
+    base_url, api_key, headers = settings.openai_base_url, settings.openai_api_key, settings.request_headers
+    if settings.needs_local_model:
         local = stack.enter_context(await asyncio.to_thread(start_local_model, settings.local_model))
-        base_url, api_key, models = local.base_url, local.api_key, (local.model,)
-        headers = local.request_headers
+        base_url, api_key, offered = local.base_url, local.api_key, (local.model,)
+        headers = {**headers, **local.request_headers}
+    place = Target(
+        name="", model="", base_url=base_url, api_key=api_key, headers=headers, body=settings.request_body
+    )
+    upstream = _open_target(settings, place, stack, offered)
+    if not settings.fallback_models:
+        return upstream
+    names = allowed_models(settings, offered)
+    several = dict.fromkeys((*names, *settings.fallback_models))
+    one = {name: Candidate(name=name, model=name, upstream=upstream) for name in several}
+    return FallbackUpstream(
+        {name: [one[each] for each in dict.fromkeys((name, *settings.fallback_models))] for name in names}
+    )
+
+
+def _open_target(
+    settings: Settings, target: Target, stack: AsyncExitStack, models: tuple[str, ...] = ()
+) -> OpenAIUpstream:
+    key = (settings.secret_key or secrets.token_urlsafe(32)).encode() if settings.safety_identifier else None
     upstream = OpenAIUpstream(
-        api_key=api_key or "none",  # servers without keys ignore it; the SDK wants one
-        base_url=base_url,
+        api_key=target.api_key or "none",  # servers without keys ignore it; the SDK wants one
+        base_url=target.base_url,
         organization=settings.openai_org_id,
         project=settings.openai_project_id,
         system_prompt=settings.system_prompt,
         connect_seconds=settings.connect_timeout,
         models=models,
-        headers=headers,
+        headers=target.headers,
+        body=target.body,
+        identifier_key=key,
     )
     stack.push_async_callback(upstream.aclose)
     return upstream
@@ -238,9 +269,10 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limit
 
 
 def allowed_models(settings: Settings, offered: tuple[str, ...]) -> tuple[str, ...]:
-    """Give the allow-list, the default model first. `offered`: what the upstream names by itself."""
-    default = settings.openai_model or (*settings.models, *offered, DEFAULT_MODEL)[0]
-    return tuple(dict.fromkeys((default, *settings.models)))
+    """Return the allow-list, the default model first. `offered`: what the upstream names by itself."""
+    listed = settings.models or tuple(target.name for target in settings.models_file)
+    default = settings.openai_model or (*listed, *offered, DEFAULT_MODEL)[0]
+    return tuple(dict.fromkeys((default, *listed)))
 
 
 def _timeouts(settings: Settings) -> Timeouts:

@@ -73,6 +73,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     max_output_tokens: int
     temperature: float | None = None
+    client: str = ""
+    """Who asks, as the limits count it. No upstream is told this, at most a keyed hash of it."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,7 +238,7 @@ def _check_image(media_type: str, url: str) -> None:
         raise ValueError("Expected an https URL or a `data:image/` URL")
 
 
-def admit(ask: AskRequest, policy: Policy) -> Question:
+def admit(ask: AskRequest, policy: Policy, client: str = "") -> Question:
     """Apply the server's limits and defaults. Raises InvalidRequest or PayloadTooLarge."""
     if len(ask.messages) > policy.max_messages:
         raise InvalidRequest(f"Expected at most {policy.max_messages} messages - at `$.messages`")
@@ -252,6 +254,7 @@ def admit(ask: AskRequest, policy: Policy) -> Question:
         model=model,
         temperature=ask.temperature,
         max_output_tokens=min(wanted, policy.max_output_tokens),
+        client=client,
     )
 
 

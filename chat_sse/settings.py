@@ -15,6 +15,9 @@ import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta
 
+from chat_sse.models_file import Defaults, read_models_file
+from chat_sse.target import Target, base_url_faults, body_faults, header_faults
+
 Seconds: TypeAlias = Annotated[
     float, Meta(gt=0, le=86_400, description="a number of seconds above 0, at most 86400")
 ]
@@ -27,6 +30,8 @@ Bytes: TypeAlias = Annotated[
 ]
 Flag: TypeAlias = Annotated[bool, Meta(description="true or false")]
 Names: TypeAlias = Annotated[tuple[str, ...], Meta(description="names, separated by commas")]
+JsonObject: TypeAlias = Annotated[dict[str, Any], Meta(description="a JSON object")]
+JsonHeaders: TypeAlias = Annotated[dict[str, str], Meta(description="a JSON object of text values")]
 RateOrOff: TypeAlias = Annotated[
     str,
     Meta(
@@ -68,6 +73,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     openai_org_id: str | None = None
     openai_project_id: str | None = None
     openai_model: str | None = None
+    request_body: JsonObject = {}
+    request_headers: JsonHeaders = {}
+    fallback_models: Names = ()
+    models_file: tuple[Target, ...] = ()
+    safety_identifier: Flag = True
     allowed_origin: Names = ("http://localhost:3000",)
     api_keys: Names = ()
     secret_key: str | None = None
@@ -116,6 +126,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Name the type only: a field may hold a secret, and a repr ends in logs."""
         return "Settings(…)"
 
+    @property
+    def needs_local_model(self) -> bool:
+        """Whether no other upstream is set, so that the embedded model answers."""
+        return not (self.models_file or self.openai_api_key or self.openai_base_url)
+
 
 def variable(field: str) -> str:
     """Give the environment variable of a field: `stream_ttl` is `CHAT_SSE_STREAM_TTL`."""
@@ -136,14 +151,43 @@ def load_settings(environ: Mapping[str, str], env_file: Path | None = Path(".env
         if not text:
             continue
         try:
-            fields[field] = _convert(text, kind)
-        except msgspec.ValidationError:
+            fields[field] = Path(text).expanduser() if field == "models_file" else _convert(text, kind)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             faults.append(f"{variable(field)} must be {_description(kind)}")
+    models_file = fields.pop("models_file", None)
     settings = Settings(**fields)
+    if models_file is not None:
+        settings = msgspec.structs.replace(
+            settings, models_file=_models(models_file, values, settings, faults)
+        )
+        faults += _contradictions_to_file(settings)
     faults += _contradictions(settings)
     if faults:
         raise SettingsError(faults)
     return settings
+
+
+def _models(
+    path: Path, environ: Mapping[str, str], settings: Settings, faults: list[str]
+) -> tuple[Target, ...]:
+    defaults = Defaults(
+        base_url=settings.openai_base_url,
+        api_key=settings.openai_api_key,
+        body=settings.request_body,
+        headers=settings.request_headers,
+        max_output_tokens=settings.max_output_tokens,
+    )
+    return read_models_file(path, environ, defaults, faults)
+
+
+def _contradictions_to_file(settings: Settings) -> Iterator[str]:
+    """Yield what is said twice: with a file, the file alone says which models there are."""
+    for field in ("models", "fallback_models"):
+        if getattr(settings, field):
+            yield f"{variable(field)} must not be set beside CHAT_SSE_MODELS_FILE, which says it"
+    names = [target.name for target in settings.models_file]
+    if names and settings.openai_model not in (None, *names):
+        yield "OPENAI_MODEL must be one of the names in CHAT_SSE_MODELS_FILE"
 
 
 def _read_env_file(path: Path | None, faults: list[str]) -> dict[str, str]:
@@ -160,6 +204,8 @@ def _convert(text: str, kind: Any) -> Any:
     bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if get_origin(bare) is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
+    if get_origin(bare) is dict:
+        return msgspec.json.decode(text, type=bare)
     if bare == Path | None:
         return Path(text).expanduser()
     if bare is bool or get_origin(bare) is Literal:
@@ -184,8 +230,10 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"CHAT_SSE_SECRET_KEY must have {MIN_SECRET_CHARS} characters or more"
     if not all(_HOST.fullmatch(host) for host in settings.allowed_hosts):
         yield "CHAT_SSE_ALLOWED_HOSTS must be * or host names without scheme and port, with commas between"
-    if settings.openai_base_url is not None and not _is_http_url(settings.openai_base_url):
-        yield "OPENAI_BASE_URL must be an http or https URL"
+    if settings.openai_base_url is not None:
+        yield from base_url_faults("OPENAI_BASE_URL", settings.openai_base_url)
+    yield from body_faults(variable("request_body"), settings.request_body, settings.max_output_tokens)
+    yield from header_faults(variable("request_headers"), settings.request_headers)
     yield from _limits_that_refuse_all(settings)
     if settings.redis_url is not None and not _is_redis_url(settings.redis_url):
         yield "CHAT_SSE_REDIS_URL must be a redis, rediss or unix URL, such as redis://127.0.0.1:6379/0"
@@ -233,11 +281,3 @@ def _faults_of_keys(entries: tuple[str, ...]) -> Iterator[str]:
         yield "CHAT_SSE_API_KEYS must not use a name twice"
     if len({secret for _, secret in pairs}) < len(pairs):
         yield "CHAT_SSE_API_KEYS must not use a secret twice"
-
-
-def _is_http_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)

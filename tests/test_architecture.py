@@ -14,8 +14,9 @@ MAX_LINES = 300
 # From the ground up. A room may import rooms of lower floors and itself, and nothing else of this package.
 FLOORS = (
     {"errors"},
-    {"events", "settings"},
-    {"messages"},
+    {"events", "target"},
+    {"messages", "models_file"},
+    {"settings"},
     {"access", "formats", "limits", "observe", "stores", "upstreams"},
     {"relay"},
     {"api", "web"},

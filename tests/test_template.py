@@ -32,6 +32,9 @@ class Ear:
         self.entries: list[bytes] = []
         self.short = 0
 
+    def on_model(self, model: str | None) -> None:
+        """Is not called here."""
+
     def on_accepted(self) -> None:
         """Is not called here."""
 

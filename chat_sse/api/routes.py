@@ -227,7 +227,7 @@ async def _arrive(request: Request, key: str | None) -> Permit:
 
 async def _ask(request: Request, fmt: Format, body: bytes, key: str | None, permit: Permit) -> Response:
     service, ask, owner = _service(request), decode_ask(body), principal_of(request).owner
-    question = admit(ask, service.policy)
+    question = admit(ask, service.policy, principal_of(request).client)
     spec = LogSpec(
         stream_id=new_stream_id(),
         owner=owner,

@@ -41,6 +41,7 @@ class RunningAnswer:
         "last_event_at",
         "log",
         "loop",
+        "model",
         "permit",
         "phase",
         "pump",
@@ -60,6 +61,7 @@ class RunningAnswer:
     def __init__(self, stream: Log, question: Question, request_id: str, permit: Permit) -> None:
         self.log = stream
         self.question = question
+        self.model: str | None = question.model  # that answers; None while upstream has not decided
         self.request_id = request_id
         self.permit = permit
         self.loop = asyncio.get_running_loop()
@@ -76,14 +78,14 @@ class RunningAnswer:
         """Append the start event, once. Any error from here on is an event too."""
         if self.phase is Phase.ASKED:
             self.phase = Phase.ANNOUNCED
-            self.log.append([Start(id=self.log.id, model=self.question.model)])
+            self.log.append([Start(id=self.log.id, model=self.model or self.question.model)])
 
     def open_gate(self, refusal: ChatError | None = None) -> None:
         """Let the first readers go on to the stream, or raise upstream's refusal for them. Works once."""
         if not self.gate.is_set():
             self.gate_timer.cancel()
             self.refusal = refusal
-            if refusal is None:
+            if refusal is None and self.model is not None:
                 self.announce()
             self.gate.set()
 
@@ -96,9 +98,14 @@ class RunningAnswer:
         if self.refusal is not None:
             raise self.refusal
 
+    def on_model(self, model: str | None) -> None:
+        """Name the model that answers. The start event waits for it, even beyond the accept wait."""
+        self.model = model
+
     def on_accepted(self) -> None:
         """Open the gate."""
         self.open_gate()
+        self.announce()  # the gate may have opened before the model was known
         self.phase = Phase.ACCEPTED
 
     def on_events(self, events: Sequence[UpstreamEvent]) -> None:

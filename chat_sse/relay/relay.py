@@ -211,13 +211,13 @@ class Relay:
 
     async def _fail(self, answer: RunningAnswer, error: ChatError) -> None:
         """End an answer with an error: the HTTP response while nothing was sent, else its last event."""
-        was_announced = answer.phase is not Phase.ASKED
+        at_the_gate = answer.phase is Phase.ASKED and not answer.gate.is_set()
         answer.unpaid = not error.may_cost and answer.phase is not Phase.ACCEPTED
-        if error.may_cost:
+        if error.may_cost or not at_the_gate:
             answer.announce()  # for the next request with its key, which gets this error and no second call
         answer.log.append([failure(error, answer.request_id)])
         self._report(answer, error=error.code, details=error.details)
-        if was_announced:
+        if not at_the_gate:
             return
         if answer.unpaid:
             await self._store.discard(answer.log)  # its key may be used again
@@ -225,7 +225,11 @@ class Relay:
 
     def _report(self, answer: RunningAnswer, **outcome: str | None) -> None:
         seconds = round(answer.loop.time() - answer.started_at, 3)
-        fields = {"id": answer.log.id, "request_id": answer.request_id, "model": answer.question.model}
+        fields = {
+            "id": answer.log.id,
+            "request_id": answer.request_id,
+            "model": answer.model or answer.question.model,
+        }
         log.info(
             "answer.ended",
             extra={"fields": {**fields, **outcome, "bytes": answer.log.size, "seconds": seconds}},

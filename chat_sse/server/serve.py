@@ -52,7 +52,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 
 def _check_upstream(settings: Settings) -> str | None:
     """Return the embedded model's name if it is used. Raises LocalModelUnavailable."""
-    if settings.openai_api_key is None and settings.openai_base_url is None:
+    if settings.needs_local_model:
         return model_name(find_local_model(settings.local_model))
     return None
 
@@ -77,7 +77,7 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         timeout_graceful_shutdown=EXIT_SECONDS,
     )
     listening = config.bind_socket()
-    # Longer than `ClientStream`, which logs the client that it cuts off and may need twice its timeout for it.
+    # Longer than `ClientStream` needs to cut a client off and log it, which may take twice its timeout.
     bound_unread_bytes(listening, 2 * settings.send_timeout + 1)
     host, port = listening.getsockname()[:2]
     greeting = _greeting(settings, host, port, local_model)
@@ -102,7 +102,8 @@ def _serve(settings: Settings, local_model: str | None) -> None:
 def _greeting(settings: Settings, host: str, port: int, local_model: str | None) -> str:
     """Return what is printed at start: the address, the models, and who may use them."""
     models = allowed_models(settings, (local_model,) if local_model else ())
-    upstream = "the embedded model" if local_model else public_url(settings.openai_base_url)
+    urls = [target.base_url for target in settings.models_file] or [settings.openai_base_url]
+    upstream = "the embedded model" if local_model else ", ".join(dict.fromkeys(map(public_url, urls)))
     reach = "this machine" if is_loopback(settings.host) else "everybody who can reach this address"
     names = [entry.partition(":")[0] for entry in settings.api_keys]
     keys = f"with a key ({', '.join(names)})" if names else "without a key"

@@ -12,6 +12,13 @@ UpstreamEvent: TypeAlias = Delta | Reasoning | Done
 class Listener(Protocol):
     """Takes an answer as it comes. Its methods never wait; what they raise ends the answer."""
 
+    def on_model(self, model: str | None) -> None:
+        """The model that answers is another than the question's, or None: it is not decided yet.
+
+        Only an upstream with several models calls it: with None first, with a name before `on_accepted`.
+        """
+        ...
+
     def on_accepted(self) -> None:
         """Upstream has taken the question, and will be paid. Called once, before anything is heard."""
         ...

@@ -269,6 +269,7 @@ class Call:
 
     def __init__(self, path: str, headers: dict[str, str], content: bytes, connection_number: int) -> None:
         self.path = path
+        self.target = path  # with the query
         self.headers = headers  # names in lower case
         self.content = content
         self.connection_number = connection_number  # from 1, in the order of accepting
@@ -332,6 +333,7 @@ class Ledger:
         self.next_scripts: deque[tuple[Step, ...]] = deque()
         self.calls: list[Call] = []
         self.accepted_connections = 0
+        self.targets: list[str] = []
 
     def connect(self) -> int:
         """Count a connection; its number is returned."""
@@ -400,6 +402,12 @@ class ScriptedUpstream:
         """Requests for completions that arrived whole, oldest first."""
         with self._ledger.changed:
             return list(self._ledger.calls)
+
+    @property
+    def targets(self) -> list[str]:
+        """Paths with their queries of all requests, those to unknown paths too, oldest first."""
+        with self._ledger.changed:
+            return list(self._ledger.targets)
 
     @property
     def paid_calls(self) -> int:
@@ -665,6 +673,8 @@ class Connection(asyncio.Protocol):
             key, text = name.decode("latin-1"), value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         call = Call(path, headers, content, self._number)
+        self._ledger.targets.append(request.target.decode("ascii"))
+        call.target = request.target.decode("ascii")
         answer = Answer(self, call, self._ledger.patience_seconds)
         match request.method, path:
             case b"POST", "/v1/chat/completions":

@@ -1,25 +1,45 @@
 """Chat completions over our own connections: the SDK writes the head, the reply is read as it arrives."""
 
+import asyncio
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import httpx2
+import msgspec
 
-from chat_sse.errors import UpstreamUnavailable
+from chat_sse.errors import UpstreamTimeout, UpstreamUnavailable
 from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.http.connection import Body
 from chat_sse.upstreams.http.pool import ConnectionPool
-from chat_sse.upstreams.openai.sdk import NextAttempt
+from chat_sse.upstreams.openai.refusal import (
+    MAX_REFUSAL_BYTES,
+    REFUSAL_SECONDS,
+    RETRIES,
+    Refused,
+    backoff_seconds,
+    retry_seconds,
+)
 from chat_sse.upstreams.openai.stream import CompletionStream
 
-SUCCESSES = range(200, 300)
+SUCCESS = range(200, 300)
 REDIRECTS = range(300, 400)
-# An error is a sentence or two.
-MAX_REFUSAL_BYTES = 65_536
 
-# RequestCaptured anew for each request, or the HTTP client's business.
+UNREACHABLE = "upstream cannot be reached"
+NO_CONNECTION = "upstream did not accept a connection in time"
+
+# Written anew for each request, or the HTTP client's business.
 _NOT_KEPT = (b"content-length", b"transfer-encoding")
-# Of its body as it was sent, which is kept as it was read.
-_NOT_OF_THE_REFUSAL = ("content-encoding", "content-length", "transfer-encoding")
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """Upstream answered, and the listener has the whole answer."""
+
+
+class UseSdk(msgspec.Struct, frozen=True):
+    """Upstream wants something that only the SDK's client can do, such as a redirect; nothing is paid yet."""
+
+
+Outcome: TypeAlias = Answered | Refused | UseSdk
 
 
 class CompletionClient:
@@ -47,18 +67,39 @@ class CompletionClient:
             url.host, port, tls, connect_seconds=connect_seconds, idle_seconds=idle_seconds
         )
 
-    async def ask(self, body: bytes, listener: Listener) -> tuple[bool, NextAttempt | None]:
-        """Ask, and have the listener hear the answer.
+    async def ask(self, body: bytes, listener: Listener) -> Outcome:
+        """Ask, and ask again after what is unpaid and may pass. The listener hears the answer.
 
-        Gives (True, None); or False and what the attempt came to, None where another way must be tried first.
-        Raises UpstreamError for an answer that fails, and what the listener raises.
+        Returns Answered, Refused or UseSdk. Raises UpstreamUnavailable or UpstreamTimeout where there is no
+        connection, UpstreamError for an answer that fails, and what the listener raises.
         """
+        attempt = 0
+        while True:
+            outcome = await self._attempt(body, listener)
+            if isinstance(outcome, UpstreamUnavailable | UpstreamTimeout):
+                wait: float | None = backoff_seconds(attempt)
+            elif isinstance(outcome, Refused):
+                wait = retry_seconds(outcome, attempt)
+            else:
+                return outcome
+            if wait is None or attempt == RETRIES:
+                break
+            attempt += 1
+            await asyncio.sleep(wait)
+        if isinstance(outcome, Refused):
+            return outcome
+        raise outcome
+
+    async def _attempt(
+        self, body: bytes, listener: Listener
+    ) -> Outcome | UpstreamUnavailable | UpstreamTimeout:
+        """Ask once. An error that is returned, not raised, means that no connection was made."""
         try:
             connection = await self._pool.connection()
-        except TimeoutError as exc:
-            return False, _failing(httpx2.ConnectTimeout("no connection in time"), exc)
-        except OSError as exc:
-            return False, _failing(httpx2.ConnectError("cannot connect"), exc)
+        except TimeoutError:
+            return UpstreamTimeout(NO_CONNECTION)
+        except OSError:
+            return UpstreamUnavailable(UNREACHABLE)
         reply = ResponseHandler(listener, self._secrets)
         complete = False
         try:
@@ -66,6 +107,7 @@ class CompletionClient:
             await reply.stream.finished
             complete = True
         finally:
+            reply.close()
             connection.release(reply, complete=complete)
         return reply.outcome()
 
@@ -74,60 +116,52 @@ class CompletionClient:
         self._pool.close()
 
 
-def _failing(error: httpx2.TransportError, cause: Exception) -> NextAttempt:
-    def fail(request: httpx2.Request) -> httpx2.Response:
-        error.request = request
-        raise error from cause
-
-    return fail
-
-
 class ResponseHandler:
-    """The reply to one question: an answer, which is heard, or a refusal, which is kept."""
+    """Receives the reply to one question. An answer is heard, a refusal is kept."""
 
-    __slots__ = ("_headers", "_refused", "_status", "stream")
+    __slots__ = ("_headers", "_refused", "_status", "_timer", "stream")
 
     def __init__(self, listener: Listener, secrets: tuple[str, ...]) -> None:
         self.stream = CompletionStream(listener, secrets)
         self._status = 0
         self._refused = b""
+        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, status: int, headers: Mapping[str, str]) -> Body:
+        """Begin an answer, or a refusal, whose body is waited for no longer than REFUSAL_SECONDS."""
         self._status, self._headers = status, headers
-        if status not in SUCCESSES:
+        if status not in SUCCESS:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(REFUSAL_SECONDS, self.stream.settle, None)
             return self
         self.stream.accept(headers)
         return self.stream
 
     def data(self, data: bytes) -> None:
-        if len(self._refused) < MAX_REFUSAL_BYTES:
-            self._refused += data
+        """Keep a refusal's body, up to MAX_REFUSAL_BYTES; nothing is waited for beyond that."""
+        self._refused += data[: MAX_REFUSAL_BYTES - len(self._refused)]
+        if len(self._refused) >= MAX_REFUSAL_BYTES:
+            self.stream.settle(None)
 
     def end(self, *, lost: bool) -> None:
-        if self._status in SUCCESSES:
+        """End the answer or the refusal. A refusal that breaks off is one all the same."""
+        if self._status in SUCCESS:
             self.stream.end(lost=lost)
         elif self._status == 0:
             details = "upstream closed the connection without an answer"
             self.stream.settle(UpstreamUnavailable(details, may_cost=True))
         else:
-            self.stream.settle(None)  # a refusal that breaks off is one all the same
+            self.stream.settle(None)
 
-    def outcome(self) -> tuple[bool, NextAttempt | None]:
-        """Tell what it was; a refusal as the SDK's HTTP client would have received it."""
-        if self._status in SUCCESSES:
-            return True, None
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def outcome(self) -> Outcome:
+        """Return what it was, once `stream.finished` is done."""
+        if self._status in SUCCESS:
+            return Answered()
         if self._status in REDIRECTS:
-            return False, None
-        status, content = self._status, self._refused
-        if self._headers.get("content-encoding", "identity") != "identity":
-            content = b""  # unasked for; 800 bytes of it can unpack to 800 MB
-        headers = [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in self._headers.items()
-            if name not in _NOT_OF_THE_REFUSAL
-        ]
-
-        def refuse(request: httpx2.Request) -> httpx2.Response:
-            return httpx2.Response(status, headers=headers, content=content, request=request)
-
-        return False, refuse
+            return UseSdk()
+        return Refused(status=self._status, headers=self._headers, content=self._refused)

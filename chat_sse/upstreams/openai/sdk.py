@@ -1,28 +1,23 @@
-"""The SDK's HTTP client, with two things of our own: one paid call, and a say in its next attempt."""
+"""The SDK's HTTP client with a bound on what a refusal costs, and the SDK as a writer of requests.
 
-import math
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from email.utils import parsedate_to_datetime
-from typing import Any
+The SDK's client is what a question takes that must go through a proxy or follow a redirect.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
 
 import aiohttp
 import httpx2
 import openai
 
-# The SDK would sleep up to 120 s for upstream's Retry-After with the client waiting; past this it is told.
-MAX_RETRY_WAIT_SECONDS = 2.0
-
-# Nobody plans further ahead; some servers say years, or infinity.
-MAX_RETRY_AFTER_SECONDS = 86_400.0
+from chat_sse.upstreams.openai.refusal import MAX_REFUSAL_BYTES, MAX_RETRY_WAIT_SECONDS, retry_after
 
 LOST = "the connection was lost after the request had been sent"
 
-NextAttempt = Callable[[httpx2.Request], httpx2.Response]
+# Where a refusal's Content-Encoding went: under its own name httpx would undo it, without a bound.
+WAS_ENCODED = "x-was-encoded"
 
-next_attempt: ContextVar[NextAttempt | None] = ContextVar("next_attempt", default=None)
-"""What this task's next attempt comes to, in the place of sending it: for one that was made by other means.
-The SDK then judges it, retries it and words its error as if it were its own."""
+_FIRST_ERROR = 400
 
 
 class NoDoublePayClient(openai.DefaultAioHttpClient):
@@ -34,20 +29,8 @@ class NoDoublePayClient(openai.DefaultAioHttpClient):
     """
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        attempt = next_attempt.get()
-        if attempt is not None:
-            next_attempt.set(None)
-            response = attempt(request)
-        else:
-            response = await self._send(request, **options)
-        wait = retry_after(response.headers)
-        if wait is not None and wait > MAX_RETRY_WAIT_SECONDS:
-            response.headers["x-should-retry"] = "false"  # the SDK obeys this header of its own service
-        return response
-
-    async def _send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         try:
-            return await super().send(request, **options)
+            response = await super().send(request, **options)
         except (httpx2.TransportError, aiohttp.ClientError, OSError) as exc:
             if isinstance(exc.__cause__, aiohttp.ConnectionTimeoutError):
                 raise
@@ -55,47 +38,63 @@ class NoDoublePayClient(openai.DefaultAioHttpClient):
                 # Mapped to a timeout by the SDK's transport, which a refused connection is not.
                 raise httpx2.ConnectError("cannot connect", request=request) from exc
             raise openai.APIConnectionError(message=LOST, request=request) from exc
+        return await _bounded(response) if response.status_code >= _FIRST_ERROR else response
 
 
-class RequestCaptured(openai.OpenAIError):
-    """Carries a request that the SDK has written out of it again, unsent."""
-
-    def __init__(self, request: httpx2.Request) -> None:
-        super().__init__("written, not sent")
-        self.request = request
-
-
-def do_not_send(request: httpx2.Request) -> httpx2.Response:
-    """Be a next attempt that only shows what would have been sent."""
-    raise RequestCaptured(request)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait by Retry-After (seconds or a date) or OpenAI's `retry-after-ms`.
-
-    Between 0 and MAX_RETRY_AFTER_SECONDS; None where neither can be read. Source: RFC 9110, 10.2.3.
-    """
-    ms, text = headers.get("retry-after-ms"), headers.get("retry-after")
-    seconds = _number(ms)
-    if seconds is not None:
-        return _bounded(seconds / 1000)
-    seconds = _number(text)
-    if seconds is None and text:
-        try:
-            date = parsedate_to_datetime(text)
-            seconds = (date - date.now(date.tzinfo)).total_seconds()
-        except (ValueError, OverflowError):
-            return None
-    return None if seconds is None else _bounded(seconds)
-
-
-def _number(text: str | None) -> float | None:
+async def _bounded(response: httpx2.Response) -> httpx2.Response:
+    """Return a refusal whose body is read as far as it may be, still compressed, and whose wait is sane."""
+    content = bytearray()
     try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number
+        async for data in response.aiter_raw():
+            content += data
+            if len(content) >= MAX_REFUSAL_BYTES:
+                break
+    except (httpx2.TransportError, aiohttp.ClientError, OSError):
+        pass  # a refusal that breaks off is one all the same
+    finally:
+        await response.aclose()
+    wait = retry_after(response.headers)
+    headers = [
+        (name, value)
+        for name, value in response.headers.raw
+        if name.lower() not in (b"retry-after", b"retry-after-ms", b"content-encoding", b"content-length")
+    ]
+    if wait is not None:
+        headers.append((b"retry-after", b"%f" % wait))
+        if wait > MAX_RETRY_WAIT_SECONDS:
+            headers.append((b"x-should-retry", b"false"))  # the SDK obeys this header of its own service
+    if coding := response.headers.get("content-encoding"):
+        headers.append((WAS_ENCODED.encode(), coding.encode("latin-1", "replace")))
+    return httpx2.Response(
+        response.status_code, headers=headers, content=bytes(content), request=response.request
+    )
 
 
-def _bounded(seconds: float) -> float:
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+async def post(
+    client: openai.AsyncOpenAI, endpoint: str, body: bytes, headers: Mapping[str, str]
+) -> httpx2.Response:
+    """Ask through the SDK. The response's body is not read yet. Raises openai.OpenAIError."""
+    sent = await client.post(
+        endpoint,
+        cast_to=httpx2.Response,
+        content=body,
+        options={"headers": headers},
+        stream=True,
+        stream_cls=openai.AsyncStream[Any],
+    )
+    return cast("httpx2.Response", sent)  # `cast_to` decides it; the SDK's types do not say so
+
+
+async def write_request(
+    client: openai.AsyncOpenAI, endpoint: str, headers: Mapping[str, str]
+) -> httpx2.Request:
+    """Return the request that `post` would send. Nothing is sent."""
+    written: list[httpx2.Request] = []
+
+    def capture(request: httpx2.Request) -> httpx2.Response:
+        written.append(request)
+        return httpx2.Response(200)
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(capture), trust_env=False) as nowhere:
+        await post(client.copy(http_client=nowhere), endpoint, b"", headers)
+    return written[0]

@@ -1,20 +1,19 @@
 """The OpenAI API, and everything that speaks its chat completions: the one place that knows the SDK.
 
-The SDK writes the requests (auth, headers, URL), retries them and words their errors. Two of its parts are
-left out, for what they cost:
+The SDK writes the requests: auth, headers, URL. It sends them only where its client is needed, for a proxy or
+a redirect. Two of its parts are left out, for what they cost:
 
 - its stream objects: some 150 µs of CPU a chunk (pydantic); they also tell no error from a clean end, and
   split on more than line ends. `chunks.py` reads the bytes instead.
 - its way to the socket: some 0.5 ms a request. It writes one request, whose head then serves for all, over
-  `http/pool.py`. Where that is not answered with 200, the SDK is given the outcome of its first attempt and
-  goes on from there.
+  `http/pool.py`.
 """
 
 import asyncio
 import logging
 import urllib.request
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,21 +26,16 @@ from chat_sse.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from chat_sse.messages import Message, Question
+from chat_sse.messages import Question
+from chat_sse.target import ENDPOINT, split_base_url
 from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.http.connection import EOF_SECONDS
 from chat_sse.upstreams.openai.classify import classify, read_error
-from chat_sse.upstreams.openai.client import CompletionClient
+from chat_sse.upstreams.openai.client import NO_CONNECTION, UNREACHABLE, Answered, CompletionClient, UseSdk
 from chat_sse.upstreams.openai.redaction import error_details
-from chat_sse.upstreams.openai.sdk import (
-    LOST,
-    NextAttempt,
-    NoDoublePayClient,
-    RequestCaptured,
-    do_not_send,
-    next_attempt,
-    retry_after,
-)
+from chat_sse.upstreams.openai.refusal import RETRIES, Refused, retry_after
+from chat_sse.upstreams.openai.request_body import RequestWriter, adapted
+from chat_sse.upstreams.openai.sdk import LOST, WAS_ENCODED, NoDoublePayClient, post, write_request
 from chat_sse.upstreams.openai.stream import CompletionStream
 
 log = logging.getLogger(__name__)
@@ -74,20 +68,25 @@ class OpenAIUpstream:
         max_connections: int = 0,
         models: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        identifier_key: bytes | None = None,
     ) -> None:
-        """Prepare the client; nothing is sent. `max_connections` 0 means no limit; the SDK's is 1,000."""
-        base_url = base_url or DEFAULT_BASE_URL
-        host = urlsplit(base_url).hostname or ""
+        """Prepare the client; nothing is sent. `max_connections` 0 means no limit; the SDK's is 1,000.
+
+        `headers` and `body` are added to each request. `identifier_key`: for `safety_identifier`, which is
+        sent to OpenAI's own hosts; None sends none.
+        """
+        base_url, query = split_base_url(base_url or DEFAULT_BASE_URL)
         self.name = public_url(base_url)
-        # OpenAI's reasoning models refuse max_tokens; many compatible servers know nothing else.
-        own = host.endswith((".openai.com", ".openai.azure.com"))
-        self._cap_field = "max_completion_tokens" if own else "max_tokens"
         self.models = models
-        self._api_key = api_key
+        self._endpoint = f"{ENDPOINT}?{query}" if query else ENDPOINT
+        self._writer = RequestWriter(
+            base_url, system_prompt=system_prompt, extra=body, identifier_key=identifier_key
+        )
+        self._secrets = (api_key, *(headers or {}).values(), query)
         self._connect_seconds = connect_seconds
-        self._asking: CompletionClient | None = None
+        self._completions: CompletionClient | None = None
         self._sdk_only = False
-        self._system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         # Only connecting is timed here; silence is the relay's: one timer a stream, not one a read.
         timeout = httpx2.Timeout(None, connect=connect_seconds)
         self._client = openai.AsyncOpenAI(
@@ -96,7 +95,7 @@ class OpenAIUpstream:
             organization=organization,
             project=project,
             timeout=timeout,
-            default_headers=headers,
+            max_retries=RETRIES,
             http_client=NoDoublePayClient(
                 timeout=timeout,
                 limits=httpx2.Limits(
@@ -106,125 +105,124 @@ class OpenAIUpstream:
                 ),
             ),
         )
+        # Spelt as the SDK does, or it would send both: its own `Authorization` and an `authorization`.
+        spelling = {name.lower(): name for name in self._client.default_headers}
+        added = {spelling.get(name.lower(), name): value for name, value in (headers or {}).items()}
+        self._headers = {**added, **_HEADERS}
 
     async def answer(self, question: Question, listener: Listener) -> None:
-        """Ask, as `Upstream.answer` promises."""
-        body = self._body(question)
-        if self._asking is None and not self._sdk_only:
-            await self._prepare()
-        answered, attempt = False, None
-        if self._asking is not None:
-            answered, attempt = await self._asking.ask(body, listener)
-        if not answered:
-            try:
-                await self._ask_sdk(body, listener, attempt)
-            except openai.OpenAIError as exc:
-                raise self._translate(exc, question) from exc
+        """Ask, as `Upstream.answer` promises; after an unpaid refusal of a word, in other words."""
+        model = question.model
+        known = dialect = self._writer.dialect(model)
+        tried = [known]
+        while True:
+            outcome = await self._ask(self._writer.body(question, dialect), listener)
+            if isinstance(outcome, Answered):
+                return
+            changed = adapted(dialect, outcome.status, outcome.text())
+            if changed is None or changed in tried:
+                self._writer.remember(model, known)  # the new words have not helped
+                raise self._error(outcome, question)
+            dialect = changed
+            tried.append(dialect)
+            self._writer.remember(model, dialect)
+            log.info(
+                "upstream.adapted", extra={"fields": {"model": model, **msgspec.structs.asdict(dialect)}}
+            )
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._asking is not None:
-            self._asking.close()
+        if self._completions is not None:
+            self._completions.close()
         await self._client.close()
+
+    async def _ask(self, body: bytes, listener: Listener) -> Answered | Refused:
+        """Ask, by the way that leads there. Raises UpstreamError for all but an answer and a refusal."""
+        if self._completions is None and not self._sdk_only:
+            await self._prepare()
+        if self._completions is not None:
+            outcome = await self._completions.ask(body, listener)
+            if not isinstance(outcome, UseSdk):
+                return outcome
+        return await self._ask_sdk(body, listener)
 
     async def _prepare(self) -> None:
         """Have the SDK write a request, whose head serves for all, unless only its client knows the way."""
-        try:
-            await self._post(b"", do_not_send)
-        except RequestCaptured as exc:
-            written = exc.request
+        written = await write_request(self._client, self._endpoint, self._headers)
         if _is_proxied(written.url.scheme, written.url.host) or written.url.userinfo:
             self._sdk_only = True
-        elif self._asking is None:  # another question may have been quicker
-            self._asking = CompletionClient(
+        elif self._completions is None:  # another question may have been quicker
+            self._completions = CompletionClient(
                 written,
                 connect_seconds=self._connect_seconds,
                 idle_seconds=KEEPALIVE_SECONDS,
-                secrets=(self._api_key,),
+                secrets=self._secrets,
             )
 
-    async def _ask_sdk(self, body: bytes, listener: Listener, attempt: NextAttempt | None) -> None:
-        """Ask as the SDK does, from its second attempt on where the first one is given."""
-        response = await self._post(body, attempt)
+    async def _ask_sdk(self, body: bytes, listener: Listener) -> Answered | Refused:
         try:
-            stream = CompletionStream(listener, (self._api_key,))
+            response = await post(self._client, self._endpoint, body, self._headers)
+        except openai.APIStatusError as exc:
+            return _refused(exc.response)
+        except openai.OpenAIError as exc:
+            raise _translated(exc) from exc
+        try:
+            stream = CompletionStream(listener, self._secrets)
             stream.accept(response.headers)
             await _relay_body(response, stream)
         finally:
             await response.aclose()
+        return Answered()
 
-    async def _post(self, body: bytes, attempt: NextAttempt | None) -> httpx2.Response:
-        next_attempt.set(attempt)
-        sent = await self._client.post(
-            "/chat/completions",
-            cast_to=httpx2.Response,
-            content=body,
-            options={"headers": _HEADERS},
-            stream=True,
-            stream_cls=openai.AsyncStream[Any],
-        )
-        return cast("httpx2.Response", sent)  # `cast_to` decides it; the SDK's types do not say so
-
-    def _messages(self, question: Question) -> list[Message | dict[str, str]]:
-        return [*self._system, *question.messages]
-
-    def _body(self, question: Question) -> bytes:
-        body: dict[str, Any] = {
-            "model": question.model,
-            "messages": self._messages(question),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            self._cap_field: question.max_output_tokens,
-        }
-        if question.temperature is not None:
-            body["temperature"] = question.temperature
-        return msgspec.json.encode(body)
-
-    def _translate(self, exc: openai.OpenAIError, question: Question) -> UpstreamError:
-        """Tell an SDK error in our own tree; this is the only place that knows both."""
-        if isinstance(exc, openai.APIStatusError):
-            return self._translate_status(exc, question)
-        if isinstance(exc, openai.APITimeoutError):
-            return UpstreamTimeout("upstream did not accept a connection in time")
-        if isinstance(exc, openai.APIConnectionError):
-            if exc.message == LOST:
-                return UpstreamUnavailable("upstream closed the connection without an answer", may_cost=True)
-            return UpstreamUnavailable("upstream cannot be reached")
-        log.error("openai.unexpected_error", extra={"fields": {"type": type(exc).__name__}})
-        return UpstreamUnavailable("the OpenAI client failed")
-
-    def _translate_status(self, exc: openai.APIStatusError, question: Question) -> UpstreamError:
-        told = read_error(_error_body(exc.response.content))
-        details = error_details(
-            exc.status_code,
-            told,
-            secrets=(self._api_key,),
-            asked=msgspec.json.encode(self._messages(question)),
-        )
-        return classify(told, exc.status_code, details, retry_after(exc.response.headers))
+    def _error(self, refused: Refused, question: Question) -> UpstreamError:
+        """Return a refusal as an error of our own tree."""
+        told = read_error(_json_or_none(refused.text()))
+        asked = msgspec.json.encode(self._writer.messages(question))
+        details = error_details(refused.status, told, secrets=self._secrets, asked=asked)
+        return classify(told, refused.status, details, retry_after(refused.headers))
 
 
-def _error_body(content: bytes) -> Any:
+def _json_or_none(content: bytes) -> Any:
     try:
         return msgspec.json.decode(content)
     except (ValueError, RecursionError):
         return None  # a page of HTML, or nothing: the status says it all
 
 
+def _refused(response: httpx2.Response) -> Refused:
+    """Return a refusal of the SDK's client, whose body `NoDoublePayClient` has read."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if coding := headers.pop(WAS_ENCODED, None):
+        headers["content-encoding"] = coding
+    return Refused(status=response.status_code, headers=headers, content=response.content)
+
+
+def _translated(exc: openai.OpenAIError) -> UpstreamError:
+    """Return an SDK error as one of our own tree; this is the only place that knows both."""
+    if isinstance(exc, openai.APITimeoutError):
+        return UpstreamTimeout(NO_CONNECTION)
+    if isinstance(exc, openai.APIConnectionError):
+        if exc.message == LOST:
+            return UpstreamUnavailable("upstream closed the connection without an answer", may_cost=True)
+        return UpstreamUnavailable(UNREACHABLE)
+    log.error("openai.unexpected_error", extra={"fields": {"type": type(exc).__name__}})
+    return UpstreamUnavailable("the OpenAI client failed")
+
+
 def public_url(base_url: str | None) -> str:
-    """Give an upstream's URL without what might be secret in it: user, password, query."""
+    """Return an upstream's URL without what might be secret in it: user, password, query."""
     parts = urlsplit(base_url or DEFAULT_BASE_URL)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _is_proxied(scheme: str, host: str) -> bool:
-    """Tell whether the environment names a proxy for a host (HTTPS_PROXY, NO_PROXY, …)."""
+    """Return whether the environment names a proxy for a host (HTTPS_PROXY, NO_PROXY, …)."""
     proxies = urllib.request.getproxies()
     return bool(proxies.get(scheme) or proxies.get("all")) and not urllib.request.proxy_bypass(host)
 
 
 async def _relay_body(response: httpx2.Response, stream: CompletionStream) -> None:
-    """Hear a response of the SDK's client, to its end, so that its connection can be used again."""
+    """Read a response of the SDK's client to its end, so that its connection can be used again."""
     loop = asyncio.get_running_loop()
     lost = False
     try:
