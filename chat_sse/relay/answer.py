@@ -97,6 +97,7 @@ class RunningAnswer:
     def on_accepted(self) -> None:
         """Open the gate."""
         self.open_gate()
+        self.announce()
         self.phase = Phase.ACCEPTED
 
     def on_events(self, events: Sequence[UpstreamEvent]) -> None:
