@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_sse.errors import ChatError, UpstreamTimeout
-from chat_sse.events import event_id, failure, new_stream_id, parse_event_id
+from chat_sse.events import (
+    Delta,
+    Done,
+    Event,
+    Reasoning,
+    Start,
+    Terminal,
+    event_id,
+    failure,
+    is_terminal,
+    new_stream_id,
+    parse_event_id,
+)
 
 
 @given(st.integers(0, 999_999_999))
@@ -22,6 +34,20 @@ def test_an_event_id_is_read_back_as_it_was_made(seq: int) -> None:
 def test_any_other_text_is_no_event_id(text: str) -> None:
     with pytest.raises(ValueError, match="not an event id"):
         parse_event_id(text)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Start(id="a", model="m"),
+        Delta('{"type":"done"'),
+        Reasoning("r"),
+        Done(finish_reason=None),
+        failure(UpstreamTimeout(), "r"),
+    ],
+)
+def test_an_entry_is_terminal_if_its_event_is(event: Event) -> None:
+    assert is_terminal(msgspec.json.encode(event)) == isinstance(event, Terminal)
 
 
 def test_a_failure_is_the_error_body_as_an_event() -> None:
