@@ -76,7 +76,7 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         timeout_graceful_shutdown=EXIT_SECONDS,
     )
     listening = config.bind_socket()
-    # Longer than `ClientStream`, which logs the client that it cuts off and may need twice its timeout for it.
+    # Longer than `ClientStream`, which logs the client that it cuts off, and may need twice its timeout.
     bound_unread_bytes(listening, 2 * settings.send_timeout + 1)
     host, port = listening.getsockname()[:2]
     greeting = _greeting(settings, host, port, local_model)
