@@ -112,7 +112,7 @@ def test_with_any_origin_allowed_all_pages_may(upstream: ScriptedUpstream) -> No
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]:80", "x@y"],
+    ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]:80"],
 )
 def test_on_loopback_a_foreign_host_name_is_refused_everywhere(
     service: RunningService, upstream: ScriptedUpstream, host: str

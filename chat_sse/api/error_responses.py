@@ -44,14 +44,14 @@ def error_response(error: ChatError, request_id: str, headers: Mapping[str, str]
 
 
 def handle_chat_error(request: Request, exc: Exception) -> Response:
-    """Starlette's handler for our own errors."""
+    """Return the response to an error of our own."""
     assert isinstance(exc, ChatError)  # noqa: S101 - it is registered for this class
     headers = exc.headers if isinstance(exc, LimitReached) else None
     return error_response(exc, request.state.request_id, headers)
 
 
 def handle_http_exception(request: Request, exc: Exception) -> Response:
-    """Starlette's handler for what its router raises: 404 and 405."""
+    """Return the response to what Starlette's router raises: 404 and 405."""
     assert isinstance(exc, HTTPException)  # noqa: S101 - it is registered for this class
     kind = {404: NotFound, 405: MethodNotAllowed}.get(exc.status_code, InvalidRequest)
     error = kind(f"{request.method} {request.url.path}")
@@ -60,7 +60,7 @@ def handle_http_exception(request: Request, exc: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Give the methods of all routes with this path; Starlette tells only the first one's.
+    """Return the methods of all routes with this path; Starlette names only those of the first one.
 
     Source: RFC 9110, 15.5.6 "405 Method Not Allowed".
     """
