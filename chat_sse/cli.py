@@ -1,7 +1,7 @@
 """The command line: `chat-sse` serves, `chat-sse ask "…"` asks.
 
-What a command needs is imported when it runs: asking need not wait for the server's packages, nor serving
-for the terminal's.
+A command imports its packages when it runs, so that asking does not load the server's, nor serving the
+terminal's.
 """
 
 import sys
@@ -12,10 +12,10 @@ from chat_sse import __version__
 
 ASK_HELP = """Ask a running service, and read the answer as it comes.
 
-In a terminal the answer is drawn as Markdown; into a pipe it goes as it is. What is piped in is appended to
-the question; "-" alone reads the question from there.
+In a terminal the answer is drawn as Markdown, without control characters; a pipe gets the text as it is.
+Standard input is appended to the question; "-" alone reads the question from there.
 
-A broken connection is taken up again where it broke, and paid once. Ctrl-C stops the answer upstream.
+A broken connection is resumed where it broke, and paid once. Ctrl-C stops the answer upstream.
 
 \b
 Exit codes:
@@ -51,7 +51,7 @@ def main(context: click.Context, host: str | None, port: int | None, workers: in
 )
 @click.option("--key", envvar="CHAT_SSE_KEY", help="Sent as a bearer token.", show_envvar=True)
 @click.option("--model", help="One of those that the service offers.")
-@click.option("--chat", metavar="NAME", help="Go on with this conversation, or begin it.")
+@click.option("--chat", metavar="NAME", help="Continue this conversation, or begin it.")
 def ask(question: tuple[str, ...], url: str, key: str | None, model: str | None, chat: str | None) -> None:
     """Ask a running service."""
     from chat_sse.terminal.command import ask_in_terminal  # noqa: PLC0415 - see above

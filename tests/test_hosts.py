@@ -94,7 +94,13 @@ def test_with_names_set_those_alone_are_answered_and_health_checks_by_address(
 
 @pytest.mark.parametrize(
     ("server", "status"),
-    [(("10.0.0.1", 80), 421), (("127.0.0.1", 80), 421), (("/a/socket", None), 200), (None, 200)],
+    [
+        (("10.0.0.1", 80), 421),
+        (("127.0.0.1", 80), 421),
+        (("/a/socket", None), 200),
+        (("testserver", 80), 200),
+        (None, 200),
+    ],
 )
 async def test_another_servers_socket_beyond_loopback_is_guarded_as_well(server: Any, status: int) -> None:
     sent: list[Any] = []

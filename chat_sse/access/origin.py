@@ -91,14 +91,16 @@ class TrustedHost:
         if self._any or not name or name in self._names:
             return True
         if self._configured:
-            return _is_address(name) and scope["path"] in HEALTH_PATHS
+            return _is_address(name.decode("latin-1")) and scope["path"] in HEALTH_PATHS
         # The socket counts as well: another server may listen elsewhere than the settings say.
         server = scope.get("server")
-        if server is None or server[1] is None:  # a Unix socket, behind a proxy
+        if server is None or not _is_address(server[0]):  # a Unix socket, behind a proxy; or none at all
             return True
         if self._bound_to_loopback and is_loopback(server[0]):
             return False
-        return self._authenticated or _is_address(name) or scope["path"] in HEALTH_PATHS
+        if self._authenticated or _is_address(name.decode("latin-1")):
+            return True
+        return scope["path"] in HEALTH_PATHS
 
 
 def is_loopback(host: str) -> bool:
@@ -111,9 +113,9 @@ def _origin_of(url: bytes) -> bytes:
     return scheme + mark + rest.partition(b"/")[0]
 
 
-def _is_address(name: bytes) -> bool:
+def _is_address(name: str) -> bool:
     try:
-        ip_address(name.decode("latin-1").removeprefix("[").removesuffix("]"))
+        ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
     return True
