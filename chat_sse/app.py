@@ -170,7 +170,7 @@ def _open_target(
 
 
 def check_store(settings: Settings) -> None:
-    """Find out whether the store can be opened, short of connecting. Raises SettingsError."""
+    """Check that the store could be opened, without connecting. Raises SettingsError."""
     if settings.redis_url is None:
         return
     if importlib.util.find_spec("redis") is None:
@@ -209,7 +209,7 @@ async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack)
 
 
 async def _open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
-    """Set up the limits; to be opened before what takes from them, and so closed after it."""
+    """Set up the limits. They must be opened before the relay, so that they are closed after it."""
     rates = parse_rate(settings.rate_limit), parse_rate(settings.rate_limit_total)
     streams = settings.max_streams_per_client, settings.max_streams
     budgets = Budget.parse(settings.token_budget), Budget.parse(settings.token_budget_total)

@@ -170,7 +170,8 @@ class Model:
     """An upstream that accepts, refuses, or never comes back."""
 
     def __init__(self, *fates: UpstreamError | None) -> None:
-        self.name, self.models = "model", ()
+        self.name = "model"
+        self.models: tuple[str, ...] = ()
         self.fates = list(fates)
         self.asked = 0
 
@@ -228,7 +229,7 @@ def test_when_all_are_left_out_the_first_is_asked_all_the_same() -> None:
     first, second = Model(UpstreamUnavailable("down")), Model(UpstreamUnavailable("down too"))
     upstream = pair(first, second)
     for count in range(1, REFUSALS + 3):
-        with pytest.raises(UpstreamUnavailable, match="^down$"):
+        with pytest.raises(UpstreamUnavailable, match=r"^down$"):
             asyncio.run(upstream.answer(QUESTION, Ear()))
         assert (first.asked, second.asked) == (count, min(count, REFUSALS))
 

@@ -205,6 +205,8 @@ def _error_object(content: bytes) -> Mapping[str, Any]:
         told = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
+    if isinstance(told, list) and told:  # Gemini
+        told = told[0]
     if isinstance(told, dict):
         told = told.get("error") or told
     return told if isinstance(told, dict) else {}
