@@ -353,7 +353,34 @@ def test_error_headers_that_are_not_ascii_are_no_fault_of_ours(upstream: Scripte
     with serve({**QUICK, "OPENAI_BASE_URL": upstream.base_url, **proxy}) as service:
         response = ask(service.url)
     assert (response.status_code, response.json()["error"]) == (500, "service_unavailable_error")
-    assert "server_error" in response.json()["details"]
+    assert way == "proxy" or "server_error" in response.json()["details"]
+    assert upstream.paid_calls <= 1
+
+
+def test_a_refusal_through_a_proxy_is_told_as_one_without_it_is(upstream: ScriptedUpstream) -> None:
+    head = b"HTTP/1.1 429 No\r\nX-Server: caf\xe9\r\nRetry-After: 7.66\r\nContent-Encoding: gzip, gzip\r\n"
+    packed = gzip.compress(gzip.compress(b'{"error":{"message":"Slow down"}}'))
+    upstream.answer(Wire(head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed), Cut())
+    with serve(
+        {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "HTTP_PROXY": f"http://127.0.0.1:{upstream.port}"}
+    ) as service:
+        response = ask(service.url)
+        upstream.answer_next(Refuse(422, openai_error("max_tokens: extra inputs are not permitted")))
+        upstream.answer(Say("Hi"), Finish())
+        assert text_of(events(ask(service.url))) == "Hi"
+    assert (response.json()["error"], response.headers["retry-after"]) == ("rate_limit_error", "8")
+    assert response.json()["details"] == "upstream answered 429: Slow down"
+    assert len(upstream.calls) == 3
+
+
+def test_openais_own_host_is_told_who_asks_through_a_proxy_too(upstream: ScriptedUpstream) -> None:
+    more = {"HTTP_PROXY": f"http://127.0.0.1:{upstream.port}", "CHAT_SSE_SECRET_KEY": "s" * 32}
+    for flag in ("true", "false"):
+        environ = {**QUICK, **more, "OPENAI_BASE_URL": "http://api.openai.com/v1"}
+        with serve({**environ, "CHAT_SSE_SAFETY_IDENTIFIER": flag}) as service:
+            events(ask(service.url))
+    told, untold = (call.body.get("safety_identifier") for call in upstream.calls)
+    assert (told, untold) == (safety_identifier(b"s" * 32, "127.0.0.1"), None)
 
 
 def wire(data: bytes) -> tuple[Step, ...]:

@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def release(self, receiver: Receiver, *, complete: bool) -> None:
-        """End a request early. `complete`: only the reply's end is missing, which is waited for; else close."""
+        """End a request early. `complete`: only the end is missing, and is waited for; else close."""
         if self._receiver is not receiver:  # the reply has ended, and the connection may carry another's
             return
         self._receiver = self._body = NOBODY
@@ -247,7 +247,7 @@ def whole_chunk(data: bytes) -> bytes:
 
 @lru_cache(REMEMBERED_SIZES)
 def _size_line(length: int) -> bytes:
-    """Return the size line of a chunk that is `length` bytes in all, or b"" where no chunk has that length."""
+    """Return the size line of a chunk that is `length` bytes in all, or b"" where there is none."""
     for digits in range(1, 9):
         size = length - digits - 4
         if size > 0 and len(line := b"%x\r\n" % size) == digits + 2:

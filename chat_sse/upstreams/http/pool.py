@@ -36,7 +36,7 @@ class ConnectionPool:
         self._addresses_until = 0.0
 
     async def connection(self) -> Connection:
-        """Return an idle connection, the last used one first, or a new one. Raises OSError or TimeoutError."""
+        """Return an idle connection, the last used first, or a new one. Raises OSError or TimeoutError."""
         while self._idle:
             connection = self._idle.pop()
             if connection.resume():
