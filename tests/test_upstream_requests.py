@@ -66,6 +66,23 @@ def test_a_refused_cap_is_asked_for_in_its_other_word_and_remembered(
     assert upstream.paid_calls == 2
 
 
+@pytest.mark.parametrize(
+    ("before", "status", "message", "after"),
+    [
+        ("max_tokens", 400, "Use 'max_completion_tokens' instead of max_tokens.", "max_completion_tokens"),
+        ("max_tokens", 404, "Argument not supported on this model: max_tokens", "max_completion_tokens"),
+        ("max_tokens", 400, "max_tokens is deprecated, the maximum is ignored", "max_completion_tokens"),
+        ("max_completion_tokens", 422, "Unknown field: max_completion_tokens", "max_tokens"),
+        ("max_completion_tokens", 400, "Unrecognized request argument: max_completion_tokens", "max_tokens"),
+    ],
+)
+def test_a_cap_is_swapped_in_both_directions(before: str, status: int, message: str, after: str) -> None:
+    body = msgspec.json.encode(openai_error(message))
+    assert adapted(Dialect(before), status, body) == Dialect(after)
+    both = msgspec.json.encode(openai_error(f"{message} stream_options"))
+    assert adapted(Dialect(before), status, both) == Dialect(after, stream_options=False)
+
+
 def test_refused_stream_options_and_then_a_refused_cap_are_three_calls_and_one_paid(
     own_service: RunningService, upstream: ScriptedUpstream
 ) -> None:
@@ -98,6 +115,9 @@ def test_words_that_do_not_help_are_forgotten_and_the_refusal_is_told(
     [
         (400, openai_error("max_tokens is too large: 9. This model supports at most 4 completion tokens")),
         (400, openai_error("maximum context length is 4096 tokens; reduce the messages or max_tokens")),
+        (400, openai_error("This model takes up to 4096 max_tokens")),
+        (400, openai_error("max_tokens must be at most 4 instead of 9")),
+        (422, {"detail": [{"loc": ["body", "max_tokens"], "msg": "Input should be less than 9"}]}),
         (429, openai_error("Rate limit: lower max_tokens", code="rate_limit_exceeded")),
         (401, openai_error("max_tokens")),
         (422, {"detail": [{"loc": ["body", "messages"], "input": {"max_tokens": 1, "stream_options": {}}}]}),
