@@ -3,7 +3,6 @@
 import asyncio
 import importlib.util
 import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -35,15 +34,10 @@ from chat_sse.relay.relay import CLEANUP_SECONDS, Relay
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
-from chat_sse.target import Target
 from chat_sse.upstreams.base import Upstream
-from chat_sse.upstreams.fallback import Candidate, FallbackUpstream
-from chat_sse.upstreams.local import start_local_model
-from chat_sse.upstreams.openai.upstream import OpenAIUpstream
+from chat_sse.upstreams.opening import allowed_models, open_upstream
 from chat_sse.web import chat as page
 from chat_sse.web.docs.pages import documentation
-
-DEFAULT_MODEL = "gpt-4o-mini"
 
 CORS_METHODS = ("GET", "POST", "DELETE")
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer")
@@ -77,7 +71,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            answering = upstream or await _open_upstream(settings, stack)
+            answering = upstream or await open_upstream(settings, stack)
             keeping = store or await _open_store(settings, stack)
             limits = await _open_limits(settings, stack)
             relay = Relay(answering, keeping, _timeouts(settings))
@@ -121,57 +115,6 @@ def create_app(
     )
 
 
-async def _open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
-    """Open the models file's servers, or the OpenAI API, a server that speaks it, or the embedded model."""
-    if settings.models_file:
-        opened = {target.name: _open_target(settings, target, stack) for target in settings.models_file}
-        one = {
-            t.name: Candidate(name=t.name, model=t.model, upstream=opened[t.name])
-            for t in settings.models_file
-        }
-        return FallbackUpstream(
-            {t.name: [one[t.name], *(one[name] for name in t.fallbacks)] for t in settings.models_file}
-        )
-    offered: tuple[str, ...] = ()
-    base_url, api_key, headers = settings.openai_base_url, settings.openai_api_key, settings.request_headers
-    if settings.needs_local_model:
-        local = stack.enter_context(await asyncio.to_thread(start_local_model, settings.local_model))
-        base_url, api_key, offered = local.base_url, local.api_key, (local.model,)
-        headers = {**headers, **local.request_headers}
-    place = Target(
-        name="", model="", base_url=base_url, api_key=api_key, headers=headers, body=settings.request_body
-    )
-    upstream = _open_target(settings, place, stack, offered)
-    if not settings.fallback_models:
-        return upstream
-    names = allowed_models(settings, offered)
-    several = dict.fromkeys((*names, *settings.fallback_models))
-    one = {name: Candidate(name=name, model=name, upstream=upstream) for name in several}
-    return FallbackUpstream(
-        {name: [one[each] for each in dict.fromkeys((name, *settings.fallback_models))] for name in names}
-    )
-
-
-def _open_target(
-    settings: Settings, target: Target, stack: AsyncExitStack, models: tuple[str, ...] = ()
-) -> OpenAIUpstream:
-    key = (settings.secret_key or secrets.token_urlsafe(32)).encode() if settings.safety_identifier else None
-    upstream = OpenAIUpstream(
-        api_key=target.api_key or "none",  # servers without keys ignore it; the SDK wants one
-        base_url=target.base_url,
-        organization=settings.openai_org_id,
-        project=settings.openai_project_id,
-        system_prompt=settings.system_prompt,
-        connect_seconds=settings.connect_timeout,
-        models=models,
-        headers=target.headers,
-        body=target.body,
-        identifier_key=key,
-    )
-    stack.push_async_callback(upstream.aclose)
-    return upstream
-
-
 def check_default_format(settings: Settings) -> None:
     """Raises SettingsError when there is no format with the default's name."""
     names = [kind.name for kind in FORMATS]
@@ -180,7 +123,7 @@ def check_default_format(settings: Settings) -> None:
 
 
 def check_store(settings: Settings) -> None:
-    """Find out whether the store can be opened, short of connecting. Raises SettingsError."""
+    """Check that the store could be opened, without connecting. Raises SettingsError."""
     if settings.redis_url is None:
         return
     if importlib.util.find_spec("redis") is None:
@@ -219,7 +162,7 @@ async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack)
 
 
 async def _open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
-    """Set up the limits; to be opened before what takes from them, and so closed after it."""
+    """Set up the limits. They must be opened before the relay, so that they are closed after it."""
     rates = parse_rate(settings.rate_limit), parse_rate(settings.rate_limit_total)
     streams = settings.max_streams_per_client, settings.max_streams
     budgets = Budget.parse(settings.token_budget), Budget.parse(settings.token_budget_total)
@@ -266,13 +209,6 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limit
         receive_timeout_seconds=settings.receive_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,
     )
-
-
-def allowed_models(settings: Settings, offered: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the allow-list, the default model first. `offered`: what the upstream names by itself."""
-    listed = settings.models or tuple(target.name for target in settings.models_file)
-    default = settings.openai_model or (*listed, *offered, DEFAULT_MODEL)[0]
-    return tuple(dict.fromkeys((default, *listed)))
 
 
 def _timeouts(settings: Settings) -> Timeouts:

@@ -133,7 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def variable(field: str) -> str:
-    """Give the environment variable of a field: `stream_ttl` is `CHAT_SSE_STREAM_TTL`."""
+    """Return the environment variable of a field: `stream_ttl` is `CHAT_SSE_STREAM_TTL`."""
     name = field.upper()
     return name if field.startswith(_NO_PREFIX) else f"CHAT_SSE_{name}"
 
@@ -219,7 +219,7 @@ def _description(kind: Any) -> str:
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
-    """What no single variable shows."""
+    """Yield the faults that need more than one variable, or more than a type, to be seen."""
     for origin in settings.allowed_origin:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             yield "ALLOWED_ORIGIN must be * or origins such as https://chat.example.org, with commas between"

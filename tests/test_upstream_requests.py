@@ -66,6 +66,23 @@ def test_a_refused_cap_is_asked_for_in_its_other_word_and_remembered(
     assert upstream.paid_calls == 2
 
 
+@pytest.mark.parametrize(
+    ("before", "status", "message", "after"),
+    [
+        ("max_tokens", 400, "Use 'max_completion_tokens' instead of max_tokens.", "max_completion_tokens"),
+        ("max_tokens", 404, "Argument not supported on this model: max_tokens", "max_completion_tokens"),
+        ("max_tokens", 400, "max_tokens is deprecated, the maximum is ignored", "max_completion_tokens"),
+        ("max_completion_tokens", 422, "Unknown field: max_completion_tokens", "max_tokens"),
+        ("max_completion_tokens", 400, "Unrecognized request argument: max_completion_tokens", "max_tokens"),
+    ],
+)
+def test_a_cap_is_swapped_in_both_directions(before: str, status: int, message: str, after: str) -> None:
+    body = msgspec.json.encode(openai_error(message))
+    assert adapted(Dialect(before), status, body) == Dialect(after)
+    both = msgspec.json.encode(openai_error(f"{message} stream_options"))
+    assert adapted(Dialect(before), status, both) == Dialect(after, stream_options=False)
+
+
 def test_refused_stream_options_and_then_a_refused_cap_are_three_calls_and_one_paid(
     own_service: RunningService, upstream: ScriptedUpstream
 ) -> None:
@@ -98,6 +115,9 @@ def test_words_that_do_not_help_are_forgotten_and_the_refusal_is_told(
     [
         (400, openai_error("max_tokens is too large: 9. This model supports at most 4 completion tokens")),
         (400, openai_error("maximum context length is 4096 tokens; reduce the messages or max_tokens")),
+        (400, openai_error("This model takes up to 4096 max_tokens")),
+        (400, openai_error("max_tokens must be at most 4 instead of 9")),
+        (422, {"detail": [{"loc": ["body", "max_tokens"], "msg": "Input should be less than 9"}]}),
         (429, openai_error("Rate limit: lower max_tokens", code="rate_limit_exceeded")),
         (401, openai_error("max_tokens")),
         (422, {"detail": [{"loc": ["body", "messages"], "input": {"max_tokens": 1, "stream_options": {}}}]}),
@@ -353,7 +373,34 @@ def test_error_headers_that_are_not_ascii_are_no_fault_of_ours(upstream: Scripte
     with serve({**QUICK, "OPENAI_BASE_URL": upstream.base_url, **proxy}) as service:
         response = ask(service.url)
     assert (response.status_code, response.json()["error"]) == (500, "service_unavailable_error")
-    assert "server_error" in response.json()["details"]
+    assert way == "proxy" or "server_error" in response.json()["details"]
+    assert upstream.paid_calls <= 1
+
+
+def test_a_refusal_through_a_proxy_is_told_as_one_without_it_is(upstream: ScriptedUpstream) -> None:
+    head = b"HTTP/1.1 429 No\r\nX-Server: caf\xe9\r\nRetry-After: 7.66\r\nContent-Encoding: gzip, gzip\r\n"
+    packed = gzip.compress(gzip.compress(b'{"error":{"message":"Slow down"}}'))
+    upstream.answer(Wire(head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed), Cut())
+    with serve(
+        {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "HTTP_PROXY": f"http://127.0.0.1:{upstream.port}"}
+    ) as service:
+        response = ask(service.url)
+        upstream.answer_next(Refuse(422, openai_error("max_tokens: extra inputs are not permitted")))
+        upstream.answer(Say("Hi"), Finish())
+        assert text_of(events(ask(service.url))) == "Hi"
+    assert (response.json()["error"], response.headers["retry-after"]) == ("rate_limit_error", "8")
+    assert response.json()["details"] == "upstream answered 429: Slow down"
+    assert len(upstream.calls) == 3
+
+
+def test_openais_own_host_is_told_who_asks_through_a_proxy_too(upstream: ScriptedUpstream) -> None:
+    more = {"HTTP_PROXY": f"http://127.0.0.1:{upstream.port}", "CHAT_SSE_SECRET_KEY": "s" * 32}
+    for flag in ("true", "false"):
+        environ = {**QUICK, **more, "OPENAI_BASE_URL": "http://api.openai.com/v1"}
+        with serve({**environ, "CHAT_SSE_SAFETY_IDENTIFIER": flag}) as service:
+            events(ask(service.url))
+    told, untold = (call.body.get("safety_identifier") for call in upstream.calls)
+    assert (told, untold) == (safety_identifier(b"s" * 32, "127.0.0.1"), None)
 
 
 def wire(data: bytes) -> tuple[Step, ...]:

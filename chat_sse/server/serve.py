@@ -10,13 +10,14 @@ import uvicorn
 
 from chat_sse import __version__
 from chat_sse.access.origin import is_loopback
-from chat_sse.app import allowed_models, check_default_format, check_store
+from chat_sse.app import check_default_format, check_store
 from chat_sse.observe.logging import configure_logging
 from chat_sse.server.protocol import BoundedProtocol
 from chat_sse.server.workers import DrainingServer, Supervisor, bound_unread_bytes
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
 from chat_sse.upstreams.local import LocalModelUnavailable, find_local_model, model_name
 from chat_sse.upstreams.openai.upstream import public_url
+from chat_sse.upstreams.opening import allowed_models
 
 log = logging.getLogger(__name__)
 

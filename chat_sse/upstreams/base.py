@@ -10,7 +10,7 @@ UpstreamEvent: TypeAlias = Delta | Reasoning | Done
 
 
 class Listener(Protocol):
-    """Takes an answer as it comes. Its methods never wait; what they raise ends the answer."""
+    """Receives an answer as it arrives. Its methods never wait; what they raise ends the answer."""
 
     def on_model(self, model: str | None) -> None:
         """The model that answers is another than the question's, or None: it is not decided yet.
@@ -20,11 +20,11 @@ class Listener(Protocol):
         ...
 
     def on_accepted(self) -> None:
-        """Upstream has taken the question, and will be paid. Called once, before anything is heard."""
+        """Upstream has accepted the question, and will be paid. Called once, before any event."""
         ...
 
     def on_events(self, events: Sequence[UpstreamEvent]) -> None:
-        """Upstream has said something: what arrived together, in order, never nothing."""
+        """Called with the events that arrived together, in order; never with none."""
         ...
 
     def on_activity(self) -> None:
@@ -32,7 +32,7 @@ class Listener(Protocol):
         ...
 
     def on_entry(self, entry: bytes) -> None:
-        """Upstream has gone on with one more delta, which is a log's entry already; never the first."""
+        """Called with one more delta, already encoded as a log's entry; never the first."""
         ...
 
 
@@ -40,13 +40,13 @@ class Upstream(Protocol):
     """A language model that can be asked. Nothing is asked of it before `answer` is called."""
 
     name: str
-    """What an operator is told: where answers come from, with no secret in it."""
+    """Where answers come from, for the operator; holds no secret."""
 
     models: tuple[str, ...]
     """Names this upstream offers by itself; empty where the operator must name them."""
 
     async def answer(self, question: Question, listener: Listener) -> None:
-        """Ask, in at most one paid call, and have the listener hear the answer.
+        """Ask, in at most one paid call. The listener gets the answer.
 
         Returns after exactly one Done, the last event. Everything else is an UpstreamError, raised after all
         events that came before it; or what the listener has raised. Cancelling it ends the call and frees its

@@ -667,14 +667,16 @@ class Connection(asyncio.Protocol):
         self._arrived.clear()
 
     async def _respond(self, request: h11.Request, content: bytes) -> None:
-        path = request.target.decode("ascii").partition("?")[0]
+        target = request.target.decode("ascii")
+        target = target if target.startswith("/") else "/" + target.split("/", 3)[-1]  # to a proxy
+        path = target.partition("?")[0]
         headers: dict[str, str] = {}
         for name, value in request.headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         call = Call(path, headers, content, self._number)
-        self._ledger.targets.append(request.target.decode("ascii"))
-        call.target = request.target.decode("ascii")
+        self._ledger.targets.append(target)
+        call.target = target
         answer = Answer(self, call, self._ledger.patience_seconds)
         match request.method, path:
             case b"POST", "/v1/chat/completions":

@@ -12,58 +12,58 @@ import httptools
 
 # A head is a kilobyte or two; one that outgrows this is none, and must not fill the memory.
 MAX_HEAD_BYTES = 65_536
-# When all has been said, the reply's end is still to come; then the connection can be used again.
+# How long a complete answer's end is waited for, so that the connection can be used again.
 EOF_SECONDS = 1.0
 # Deltas are alike in their length.
 REMEMBERED_SIZES = 1024
 
 
 class Body(Protocol):
-    """Takes a reply's body. Must not raise."""
+    """Receives a reply's body. Must not raise."""
 
     def data(self, data: bytes) -> None:
-        """Take what has arrived of it, without its chunked coding."""
+        """Called with what has arrived, without its chunked coding."""
         ...
 
 
 class Receiver(Protocol):
-    """Takes one reply. Its methods must not raise; after `end` none is called."""
+    """Receives one reply. Its methods must not raise; after `end` none is called."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> Body:
-        """Take the head, and say who takes the body. Names are in lower case."""
+        """Called with the head; returns the receiver of the body. Header names are in lower case."""
         ...
 
     def end(self, *, lost: bool) -> None:
-        """Take the end. `lost`: the connection broke, or spoke no HTTP, before the reply was complete."""
+        """Called at the end. `lost`: the connection broke, or sent no HTTP, before the reply was complete."""
         ...
 
 
 class Owner(Protocol):
-    """Has connections, and is told what becomes of them."""
+    """Owns connections, and is told when they become idle or close."""
 
     loop: asyncio.AbstractEventLoop
 
     def release(self, connection: "Connection") -> None:
-        """Take a connection back whose reply has ended."""
+        """Called with a connection whose reply has ended, and which can be used again."""
         ...
 
     def discard(self, connection: "Connection") -> None:
-        """Let go of a closed connection."""
+        """Called with a connection that is closed."""
         ...
 
 
 class _Nobody:
-    """Takes what comes after all has been said."""
+    """Receives what nobody waits for any more, and drops it."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> Body:  # noqa: ARG002 - the protocol's
-        """Let it pass."""
+        """Drop it."""
         return self
 
     def data(self, data: bytes) -> None:
-        """Let it pass."""
+        """Drop it."""
 
     def end(self, *, lost: bool) -> None:
-        """Let it pass."""
+        """Drop it."""
 
 
 NOBODY = _Nobody()
@@ -100,12 +100,12 @@ class Connection(asyncio.Protocol):
         self._expect_head()
 
     def ask(self, request: bytes, receiver: Receiver) -> None:
-        """Send a request, head and body, and have its reply received."""
+        """Send a request, head and body. `receiver` gets its reply."""
         self._receiver = receiver
         self._transport.write(request)
 
     def release(self, receiver: Receiver, *, complete: bool) -> None:
-        """Be done with a request. `complete`: nothing is missing but the reply's end; else it is cut off."""
+        """End a request early. `complete`: only the end is missing, and is waited for; else close."""
         if self._receiver is not receiver:  # the reply has ended, and the connection may carry another's
             return
         self._receiver = self._body = NOBODY
@@ -115,11 +115,11 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def set_idle(self, seconds: float) -> None:
-        """Wait for the next request, so long."""
+        """Wait this long for the next request, then close."""
         self._timer = self._owner.loop.call_later(seconds, self.close)
 
     def resume(self) -> bool:
-        """End the rest. False when it has been closed meanwhile."""
+        """End the waiting. Returns False when the connection has been closed meanwhile."""
         self._stop_timer()
         return not self._transport.is_closing()
 
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
 
 
 def whole_chunk(data: bytes) -> bytes:
-    """Give the content of what is one chunk and no more, or b"". Source: RFC 9112, 7.1.
+    """Return the content where the data is exactly one chunk, else b"". Source: RFC 9112, 7.1.
 
     Upstreams send a delta as one chunk in one piece. The parser would need half a dozen calls for it.
     """
@@ -247,7 +247,7 @@ def whole_chunk(data: bytes) -> bytes:
 
 @lru_cache(REMEMBERED_SIZES)
 def _size_line(length: int) -> bytes:
-    """Give the line with which one chunk of so many bytes in all begins, or b"" where there is none."""
+    """Return the size line of a chunk that is `length` bytes in all, or b"" where there is none."""
     for digits in range(1, 9):
         size = length - digits - 4
         if size > 0 and len(line := b"%x\r\n" % size) == digits + 2:

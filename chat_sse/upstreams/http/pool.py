@@ -22,7 +22,7 @@ HAPPY_EYEBALLS_SECONDS = 0.25
 
 
 class ConnectionPool:
-    """Connections: as many as there are requests; a few seconds' rest between two."""
+    """Opens as many connections as there are requests, and keeps idle ones for a few seconds."""
 
     def __init__(
         self, host: str, port: int, tls: ssl.SSLContext | None, *, connect_seconds: float, idle_seconds: float
@@ -36,7 +36,7 @@ class ConnectionPool:
         self._addresses_until = 0.0
 
     async def connection(self) -> Connection:
-        """Give a connection that nobody uses, the last used one first. Raises OSError, TimeoutError."""
+        """Return an idle connection, the last used first, or a new one. Raises OSError or TimeoutError."""
         while self._idle:
             connection = self._idle.pop()
             if connection.resume():
@@ -45,12 +45,12 @@ class ConnectionPool:
             return await self._connect()
 
     def release(self, connection: Connection) -> None:
-        """Take a connection back whose reply has ended."""
+        """Keep a connection whose reply has ended for the next request."""
         self._idle.append(connection)
         connection.set_idle(self._idle_seconds)
 
     def discard(self, connection: Connection) -> None:
-        """Let go of a closed connection."""
+        """Forget a closed connection."""
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -76,10 +76,10 @@ class ConnectionPool:
         return connection
 
     async def _place(self) -> dict[str, Any]:
-        """Tell `create_connection` where to: the only address, or the socket that won the race of several."""
+        """Return `create_connection`'s destination: the only address, or the socket that connected first."""
         address, port, *scope = self._addresses[0][4]
-        if len(self._addresses) == 1 and not any(scope):  # for a scope it has no words
-            return {"host": address, "port": port}  # connecting by itself, for two thirds of the price
+        if len(self._addresses) == 1 and not any(scope):  # create_connection cannot take a scope
+            return {"host": address, "port": port}  # two thirds of the CPU time of the general way
         connected = await aiohappyeyeballs.start_connection(
             self._addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, loop=self.loop
         )

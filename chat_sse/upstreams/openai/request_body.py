@@ -24,14 +24,17 @@ _OTHER_CAP = {MAX_TOKENS: MAX_COMPLETION_TOKENS, MAX_COMPLETION_TOKENS: MAX_TOKE
 _NOT_ABOUT_WORDS = frozenset((401, 402, 403, 407, 408, 409, 413, 429))
 # Where servers quote what they were sent, all of its words included (FastAPI: "input").
 _QUOTATIONS = frozenset(("input", "body", "request", "ctx"))
+# A value is refused: in other words it would be too large all the same, or would no longer be a cap.
 _VALUE = re.compile(
-    r"too (?:large|big|high|many|long)|at most|less than|greater than|exceed|context.(?:length|window)"
-    r"|above_max|below_min|out of range|must be (?:between|<)|reduce",
+    r"too (?:large|big|high|many|long)|at most|at least|up to|maximum|less than|greater than|exceed|between"
+    r"|context.(?:length|window)|above_max|below_min|out of range|must be <|reduce",
     re.IGNORECASE,
 )
+# A word is refused, whatever else is said.
 _WORD = re.compile(
-    r"(?:un|not |isn.t )(?:support|recogni|know|expect|permit|allow|accept|available)|instead|extra|forbidden"
-    r"|invalid (?:param|field|arg)|no such|deprecated|additional propert",
+    r"(?:un|not |isn.t )(?:support|recogni|know|expect|permit|allow|accept|available)|use \S+ instead"
+    r"|extra.?(?:input|field|forbidden|param|key|argument)|invalid (?:param|field|arg)|no such|deprecated"
+    r"|additional propert",
     re.IGNORECASE,
 )
 

@@ -38,6 +38,8 @@ class NoDoublePayClient(openai.DefaultAioHttpClient):
                 # Mapped to a timeout by the SDK's transport, which a refused connection is not.
                 raise httpx2.ConnectError("cannot connect", request=request) from exc
             raise openai.APIConnectionError(message=LOST, request=request) from exc
+        except UnicodeError as exc:  # aiohttp hands on a reason phrase that the SDK's transport cannot encode
+            raise openai.APIConnectionError(message=LOST, request=request) from exc
         return await _bounded(response) if response.status_code >= _FIRST_ERROR else response
 
 
