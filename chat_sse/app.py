@@ -20,6 +20,7 @@ from chat_sse.access.links import Links
 from chat_sse.access.origin import Origins, TrustedHost
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
 from chat_sse.api.routes import Service, handle_unauthenticated, routes
+from chat_sse.api.trailing_slash import TrailingSlash
 from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Delivery, Format
@@ -85,10 +86,11 @@ def create_app(
             stack.push_async_callback(_cancel, drain)
             yield {"service": _service(settings, answering, relay, limits, links)}
 
-    return Starlette(
+    app = Starlette(
         routes=[*serving, *documentation(serving)],
         lifespan=lifespan,
         middleware=[
+            Middleware(TrailingSlash),
             Middleware(RequestLog, headers=RESPONSE_HEADERS),
             Middleware(
                 CORSMiddleware,
@@ -113,6 +115,8 @@ def create_app(
             HTTPException: handle_http_exception,
         },
     )
+    app.router.redirect_slashes = False  # see `TrailingSlash`
+    return app
 
 
 async def _open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
