@@ -56,6 +56,75 @@ class AnswerRenderer extends Renderer {
 
 const OPTIONS = { gfm: true, breaks: false, renderer: new AnswerRenderer() };
 
+/** Quotes, lists and emphasis inside each other; marked recurses, and at some 1,000 the stack is full. */
+const MAX_DEPTH = 24;
+/** Of one paragraph or cell. Some runs of signs cost the square of their length: 0.2 s at this one. */
+const MAX_INLINE_CHARS = 8_000;
+/** All that one update may take; an answer of 200 KB takes 30 ms. */
+const MAX_LEX_MS = 500;
+
+/** marked's lexer with bounds: what is beyond them stays the text that it is. */
+class BoundedLexer extends Lexer {
+  #depth = 0;
+  #deadline = performance.now() + MAX_LEX_MS;
+
+  /**
+   * @param {string} src
+   * @param {any[]} [tokens]
+   * @param {boolean} [lastParagraphClipped]
+   */
+  blockTokens(src, tokens = [], lastParagraphClipped = false) {
+    return this.#bounded(src, tokens, () => super.blockTokens(src, tokens, lastParagraphClipped));
+  }
+
+  /**
+   * @param {string} src
+   * @param {any[]} [tokens]
+   */
+  inlineTokens(src, tokens = []) {
+    if (src.length > MAX_INLINE_CHARS) return plain(src, tokens);
+    return this.#bounded(src, tokens, () => super.inlineTokens(src, tokens));
+  }
+
+  /**
+   * @param {string} src
+   * @param {any[]} tokens
+   * @param {() => any[]} lex
+   */
+  #bounded(src, tokens, lex) {
+    if (this.#depth >= MAX_DEPTH || performance.now() > this.#deadline) return plain(src, tokens);
+    this.#depth += 1;
+    try {
+      return lex();
+    } finally {
+      this.#depth -= 1;
+    }
+  }
+}
+
+/**
+ * Add text to `tokens` as it is, and return them.
+ * @param {string} src
+ * @param {any[]} tokens
+ */
+function plain(src, tokens) {
+  tokens.push({ type: "text", raw: src, text: src, escaped: false });
+  return tokens;
+}
+
+/**
+ * Return a text's blocks, or the whole text as one when marked fails.
+ * @param {string} text
+ * @returns {any[]}
+ */
+function blocksOf(text) {
+  try {
+    return new BoundedLexer(OPTIONS).lex(text);
+  } catch {
+    return plain(text, []);
+  }
+}
+
 /** One answer's text on the page. */
 export class MarkdownView {
   /** @type {{raw: string, nodes: ChildNode[]}[]} */
@@ -83,7 +152,7 @@ export class MarkdownView {
     let keep = Math.max(0, this.#blocks.length - 2);
     while (keep > 0 && this.#blocks[keep].nodes.length === 0) keep -= 1;
     const known = this.#blocks.slice(0, keep).reduce((sum, block) => sum + block.raw.length, 0);
-    const tokens = new Lexer(OPTIONS).lex(text.slice(known));
+    const tokens = blocksOf(text.slice(known));
     tokens.forEach((token, index) => this.#show(keep + index, token));
     this.#truncate(keep + tokens.length);
   }
@@ -103,13 +172,29 @@ export class MarkdownView {
   }
 }
 
-/** @returns {ChildNode[]} */
+/**
+ * Return a block's elements; its plain text when marked or DOMPurify fails.
+ * @param {any} token
+ * @returns {ChildNode[]}
+ */
 function elementsOf(token) {
+  try {
+    return renderedElements(token);
+  } catch {
+    const paragraph = document.createElement("p");
+    paragraph.className = "plain";
+    paragraph.textContent = token.raw;
+    return [paragraph];
+  }
+}
+
+/** @param {any} token */
+function renderedElements(token) {
   const html = new Parser(OPTIONS).parse([token]);
   const fragment = DOMPurify.sanitize(html, PURIFY);
   for (const pre of fragment.querySelectorAll("pre")) codeBlock(pre);
   for (const link of fragment.querySelectorAll("a")) {
-    if (!WEB_ADDRESS.test(link.getAttribute("href") ?? "")) {
+    if (!leadsElsewhere(link.getAttribute("href") ?? "")) {
       link.replaceWith(...link.childNodes);
       continue;
     }
@@ -120,6 +205,14 @@ function elementsOf(token) {
   // The empty corner of a table heads nothing, and would be read out as a heading.
   for (const cell of fragment.querySelectorAll("th:empty")) cell.replaceWith(document.createElement("td"));
   return [...fragment.children];
+}
+
+/**
+ * Whether an address is of the web and not of this service, where opening `/ask?q=` asks a question.
+ * @param {string} address
+ */
+function leadsElsewhere(address) {
+  return WEB_ADDRESS.test(address) && URL.canParse(address) && new URL(address).origin !== location.origin;
 }
 
 /** A wide table or code scrolls by itself and not the page, and by keyboard too. */
