@@ -15,9 +15,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from chat_sse.access.address import ClientAddresses
 from chat_sse.access.headers import RESPONSE_HEADERS
+from chat_sse.access.hosts import TrustedHost
 from chat_sse.access.keys import Authentication, KeyRing
 from chat_sse.access.links import Links
-from chat_sse.access.origin import Origins, TrustedHost
+from chat_sse.access.origin import Origins
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
 from chat_sse.api.routes import Service, handle_unauthenticated, routes
 from chat_sse.api.trailing_slash import TrailingSlash

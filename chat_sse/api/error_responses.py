@@ -1,6 +1,7 @@
-"""Where every exception becomes the one error body.
+"""Every exception as a response with the one error body.
 
-It stands inside CORS, so that a browser may read a 500 as well; Starlette's own last resort stands outside.
+The middleware stands inside CORS, so that a browser may read a 500 as well: Starlette's own handler for
+unexpected exceptions is outside of it.
 """
 
 import logging
@@ -28,8 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def error_response(error: ChatError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Tell an error as an HTTP response."""
+    """Return an error as an HTTP response, with what its kind says in headers."""
     sent = dict(headers or {})
+    if isinstance(error, LimitReached):
+        sent |= error.headers
     if error.retry_after is not None:
         sent["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, Unauthenticated):
@@ -43,14 +46,13 @@ def error_response(error: ChatError, request_id: str, headers: Mapping[str, str]
 
 
 def handle_chat_error(request: Request, exc: Exception) -> Response:
-    """Starlette's handler for our own errors."""
+    """Return the response for an error that a handler raised."""
     assert isinstance(exc, ChatError)  # noqa: S101 - it is registered for this class
-    headers = exc.headers if isinstance(exc, LimitReached) else None
-    return error_response(exc, request.state.request_id, headers)
+    return error_response(exc, request.state.request_id)
 
 
 def handle_http_exception(request: Request, exc: Exception) -> Response:
-    """Starlette's handler for what its router raises: 404 and 405."""
+    """Return the response for what Starlette's router raises: 404 and 405."""
     assert isinstance(exc, HTTPException)  # noqa: S101 - it is registered for this class
     kind = {404: NotFound, 405: MethodNotAllowed}.get(exc.status_code, InvalidRequest)
     error = kind(f"{request.method} {request.url.path}")
@@ -59,7 +61,7 @@ def handle_http_exception(request: Request, exc: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Give the methods of all routes with this path; Starlette tells only the first one's.
+    """Return the methods of all routes with this path; Starlette names only the first route's.
 
     Source: RFC 9110, 15.5.6 "405 Method Not Allowed".
     """
@@ -71,16 +73,20 @@ def _allowed_methods(request: Request) -> str:
 
 
 class ErrorMiddleware:
-    """Pure ASGI: a bug of ours is a 500 without internals; a client that left is no error."""
+    """Answer what the middleware inside it raises: pure ASGI.
+
+    A ChatError is its response, any other exception a 500 without internals. A client that left is no error.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a connection."""
+        """Handle a connection. Raises what comes too late for a response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        request_id = scope["state"]["request_id"]
         started = False
 
         async def watch(message: Message) -> None:
@@ -91,10 +97,11 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, watch)
         except ClientDisconnect:
-            log.info("request.abandoned", extra={"fields": {"request_id": scope["state"]["request_id"]}})
-        except Exception:
-            log.exception("request.crashed", extra={"fields": {"request_id": scope["state"]["request_id"]}})
+            log.info("request.abandoned", extra={"fields": {"request_id": request_id}})
+        except Exception as exc:
+            if started or not isinstance(exc, ChatError):
+                log.exception("request.crashed", extra={"fields": {"request_id": request_id}})
             if started:
                 raise  # too late for a body: the server breaks the connection, which is no clean end
-            response = error_response(InternalError(), scope["state"]["request_id"])
-            await response(scope, receive, send)
+            error = exc if isinstance(exc, ChatError) else InternalError()
+            await error_response(error, request_id)(scope, receive, send)
