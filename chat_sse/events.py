@@ -2,14 +2,16 @@
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
 
-from chat_sse.errors import ChatError, ErrorBody
+from chat_sse.errors import ChatError, ErrorBody, InternalError
 
-_EVENT_ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.(0|[1-9][0-9]{0,8})")
+EVENT_ID = r"^[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})$"
+"""The pattern of an event's id: the answer's id and the event's number."""
+_IS_EVENT_ID = re.compile(EVENT_ID)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +100,21 @@ def failure(error: ChatError, request_id: str) -> Failure:
     return msgspec.convert(error.body(request_id), Failure, from_attributes=True)
 
 
+def _classes(base: type[ChatError]) -> Iterator[type[ChatError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _classes(kind)
+
+
+# A class without a code of its own only groups others, and has no status of theirs.
+_BY_CODE = {kind.code: kind for kind in _classes(ChatError) if "code" in vars(kind)}
+
+
+def error_of(body: ErrorBody) -> ChatError:
+    """Return the error that a body stands for: an InternalError where a newer version wrote its code."""
+    return _BY_CODE.get(body.error, InternalError)(body.details, retryable=body.retryable)
+
+
 def new_stream_id() -> str:
     """Make an id that cannot be guessed: whoever knows it may read the answer."""
     return secrets.token_hex(16)
@@ -110,7 +127,7 @@ def event_id(stream_id: str, seq: int) -> str:
 
 def parse_event_id(text: str) -> tuple[str, int]:
     """Read an event id back into (stream id, sequence number). Raises ValueError for any other text."""
-    match = _EVENT_ID.fullmatch(text)
-    if match is None:
+    if not _IS_EVENT_ID.fullmatch(text):
         raise ValueError("not an event id of this service")
-    return match[1], int(match[2])
+    stream_id, _, seq = text.partition(".")
+    return stream_id, int(seq)

@@ -6,7 +6,6 @@ unexpected exceptions is outside of it.
 
 import logging
 import math
-from collections.abc import Mapping
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -19,7 +18,6 @@ from chat_sse.errors import (
     ChatError,
     InternalError,
     InvalidRequest,
-    LimitReached,
     MethodNotAllowed,
     NotFound,
     Unauthenticated,
@@ -28,11 +26,9 @@ from chat_sse.errors import (
 log = logging.getLogger(__name__)
 
 
-def error_response(error: ChatError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as an HTTP response, with what its kind says in headers."""
-    sent = dict(headers or {})
-    if isinstance(error, LimitReached):
-        sent |= error.headers
+def error_response(error: ChatError, request_id: str) -> Response:
+    """Return an error as an HTTP response."""
+    sent = dict(error.headers)
     if error.retry_after is not None:
         sent["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, Unauthenticated):
@@ -55,9 +51,9 @@ def handle_http_exception(request: Request, exc: Exception) -> Response:
     """Return the response for what Starlette's router raises: 404 and 405."""
     assert isinstance(exc, HTTPException)  # noqa: S101 - it is registered for this class
     kind = {404: NotFound, 405: MethodNotAllowed}.get(exc.status_code, InvalidRequest)
-    error = kind(f"{request.method} {request.url.path}")
     headers = {"Allow": _allowed_methods(request)} if kind is MethodNotAllowed else exc.headers
-    return error_response(error, request.state.request_id, headers)
+    error = kind(f"{request.method} {request.url.path}", headers=headers)
+    return error_response(error, request.state.request_id)
 
 
 def _allowed_methods(request: Request) -> str:
