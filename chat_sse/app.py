@@ -20,6 +20,7 @@ from chat_sse.access.keys import Authentication, KeyRing
 from chat_sse.access.links import Links
 from chat_sse.access.origin import Origins
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
+from chat_sse.api.openapi.document import document
 from chat_sse.api.routes import Service, handle_unauthenticated, routes
 from chat_sse.api.trailing_slash import TrailingSlash
 from chat_sse.errors import ChatError, Unauthenticated
@@ -88,7 +89,7 @@ def create_app(
             yield {"service": _service(settings, answering, relay, limits, links)}
 
     app = Starlette(
-        routes=[*serving, *documentation(serving)],
+        routes=[*serving, *documentation(serving, document)],
         lifespan=lifespan,
         middleware=[
             Middleware(TrailingSlash),
