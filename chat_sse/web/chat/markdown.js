@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * An answer's markdown as safe elements, made while it is still being written.
  *
@@ -34,21 +35,25 @@ const escaped = (text) =>
   text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
 
 class AnswerRenderer extends Renderer {
+  /** @param {any} token */
   html({ text, block }) {
     const shown = escaped(text).replace(RAW_TAGS, "<$1>");
     return block ? `<p>${shown}</p>` : shown;
   }
 
+  /** @param {any} token */
   image({ href, text }) {
     return `<a href="${escaped(href)}">Image: ${escaped(text || href)}</a>`;
   }
 
+  /** @param {any} token */
   heading({ tokens, depth }) {
     // The page's own headings are levels 1 and 2.
     const level = Math.min(6, depth + 2);
     return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
   }
 
+  /** @param {any} token */
   checkbox({ checked }) {
     return checked ? "☑ " : "☐ ";
   }
@@ -157,6 +162,10 @@ export class MarkdownView {
     this.#truncate(keep + tokens.length);
   }
 
+  /**
+   * @param {number} index
+   * @param {any} token
+   */
   #show(index, token) {
     if (this.#blocks[index]?.raw === token.raw) return;
     const nodes = elementsOf(token);
@@ -167,6 +176,7 @@ export class MarkdownView {
     this.#blocks[index] = { raw: token.raw, nodes };
   }
 
+  /** @param {number} count */
   #truncate(count) {
     for (const block of this.#blocks.splice(count)) block.nodes.forEach((node) => node.remove());
   }
@@ -191,7 +201,8 @@ function elementsOf(token) {
 /** @param {any} token */
 function renderedElements(token) {
   const html = new Parser(OPTIONS).parse([token]);
-  const fragment = DOMPurify.sanitize(html, PURIFY);
+  /** @type {DocumentFragment} */
+  const fragment = /** @type {any} */ (DOMPurify).sanitize(html, PURIFY);
   for (const pre of fragment.querySelectorAll("pre")) codeBlock(pre);
   for (const link of fragment.querySelectorAll("a")) {
     if (!leadsElsewhere(link.getAttribute("href") ?? "")) {
@@ -215,7 +226,11 @@ function leadsElsewhere(address) {
   return WEB_ADDRESS.test(address) && URL.canParse(address) && new URL(address).origin !== location.origin;
 }
 
-/** A wide table or code scrolls by itself and not the page, and by keyboard too. */
+/**
+ * A wide table or code scrolls by itself and not the page, and by keyboard too.
+ * @param {Element} element
+ * @param {string} label
+ */
 function scrollable(element, label) {
   const frame = document.createElement("div");
   frame.className = "scrollable";
@@ -226,6 +241,7 @@ function scrollable(element, label) {
   frame.append(element);
 }
 
+/** @param {HTMLElement} pre */
 function codeBlock(pre) {
   const code = pre.firstElementChild;
   const language = /^language-([\w+#.-]{1,30})$/.exec(code?.className ?? "")?.[1] ?? "";
