@@ -15,11 +15,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from chat_sse.access.address import ClientAddresses
 from chat_sse.access.headers import RESPONSE_HEADERS
+from chat_sse.access.hosts import TrustedHost
 from chat_sse.access.keys import Authentication, KeyRing
 from chat_sse.access.links import Links
-from chat_sse.access.origin import Origins, TrustedHost
+from chat_sse.access.origin import Origins
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
+from chat_sse.api.openapi.document import document
 from chat_sse.api.routes import Service, handle_unauthenticated, routes
+from chat_sse.api.trailing_slash import TrailingSlash
 from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.formats import FORMATS
 from chat_sse.formats.base import Delivery
@@ -80,10 +83,11 @@ def create_app(
             stack.push_async_callback(_cancel, drain)
             yield {"service": _service(settings, answering, relay, limits, links)}
 
-    return Starlette(
-        routes=[*serving, *documentation(serving)],
+    app = Starlette(
+        routes=[*serving, *documentation(serving, document)],
         lifespan=lifespan,
         middleware=[
+            Middleware(TrailingSlash),
             Middleware(RequestLog, headers=RESPONSE_HEADERS),
             Middleware(
                 CORSMiddleware,
@@ -113,6 +117,8 @@ def create_app(
             HTTPException: handle_http_exception,
         },
     )
+    app.router.redirect_slashes = False  # see `TrailingSlash`
+    return app
 
 
 def check_default_format(settings: Settings) -> None:

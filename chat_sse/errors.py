@@ -33,7 +33,7 @@
 An error is an HTTP response as long as nothing has been sent, and the stream's last event after that.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import msgspec
@@ -57,13 +57,15 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 class ChatError(Exception):
     """Base of all errors that a client sees.
 
-    `details` must not hold secrets or any part of a prompt or an answer. `retry_after` is in seconds.
+    `details` must not hold secrets or any part of a prompt or an answer; `example` is one for the docs.
+    `retry_after` is in seconds, `headers` are those of the response.
     `may_cost`: upstream may charge for the failed call, so the same question is not asked again.
     """
 
     code: ClassVar[str]
     status: ClassVar[int]
     content: ClassVar[str]
+    example: ClassVar[str] = ""
     retryable: bool = False
     may_cost: bool = False
 
@@ -74,14 +76,14 @@ class ChatError(Exception):
         retryable: bool | None = None,
         retry_after: float | None = None,
         may_cost: bool | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(details)
         self.details = details
         self.retry_after = retry_after
-        if retryable is not None:
-            self.retryable = retryable
-        if may_cost is not None:
-            self.may_cost = may_cost
+        self.headers = headers or {}
+        self.retryable = self.retryable if retryable is None else retryable
+        self.may_cost = self.may_cost if may_cost is None else may_cost
 
     def body(self, request_id: str) -> ErrorBody:
         """Return the error body for this error."""
@@ -98,6 +100,7 @@ class InvalidRequest(ChatError):
     code = "invalid_request"
     status = 400
     content = "I could not understand that request. Please check your message and try again."
+    example = "Object missing required field `messages`"
 
 
 class Unauthenticated(ChatError):
@@ -106,41 +109,51 @@ class Unauthenticated(ChatError):
     code = "unauthenticated"
     status = 401
     content = "This service needs an API key."
+    example = "send a valid key as `Authorization: Bearer <key>`, or open a valid link"
 
 
 class ForbiddenOrigin(ChatError):
     code = "forbidden_origin"
     status = 403
     content = "This page is not allowed to use the service."
+    example = "the page's origin is not in ALLOWED_ORIGIN"
 
 
 class NotFound(ChatError):
     code = "not_found"
     status = 404
     content = "There is nothing at this address."
+    example = "GET /nothing"
 
 
 class StreamNotFound(NotFound):
     code = "stream_not_found"
     content = "That answer is no longer available. Please ask again."
+    example = "no answer has this id, or it has expired"
 
 
 class MethodNotAllowed(ChatError):
     code = "method_not_allowed"
     status = 405
     content = "This address does not support that kind of request."
+    example = "PUT /ask"
 
 
 class NotAcceptable(ChatError):
     code = "not_acceptable"
     status = 406
     content = "I cannot answer in the requested format."
+    example = (
+        "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain), "
+        "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream)"
+    )
 
 
 class RequestTimeout(ChatError):
     code = "request_timeout"
     status = 408
     content = "The request took too long to arrive. Please try again."
+    example = "the body did not arrive within 30 seconds"
     retryable = True
 
 
@@ -148,12 +161,14 @@ class PayloadTooLarge(ChatError):
     code = "payload_too_large"
     status = 413
     content = "That message is too long. Please shorten it and try again."
+    example = "the body may hold 1048576 bytes at most"
 
 
 class UnsupportedMediaType(ChatError):
     code = "unsupported_media_type"
     status = 415
     content = "I can only read requests in JSON."
+    example = "Content-Type must be application/json"
 
 
 class Misdirected(ChatError):
@@ -166,6 +181,7 @@ class KeyReused(ChatError):
     code = "idempotency_key_reused"
     status = 422
     content = "That request was already used for another question."
+    example = "this key was used with another body"
 
 
 class LimitReached(ChatError):
@@ -174,37 +190,33 @@ class LimitReached(ChatError):
     status = 429
     retryable = True
 
-    def __init__(
-        self,
-        details: str = "",
-        *,
-        retryable: bool | None = None,
-        retry_after: float | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(details, retryable=retryable, retry_after=retry_after)
-        self.headers = headers or {}
-
 
 class TooManyRequests(LimitReached):
     code = "too_many_requests"
     content = "That were too many questions in a short time. Please wait a moment and try again."
+    example = "60 questions a minute from one client at the most"
 
 
 class TooManyStreams(LimitReached):
     code = "too_many_streams"
     content = "Too many of your questions are being answered right now. Please wait for one to finish."
+    example = "10 answers at once for one client at the most"
 
 
 class BudgetSpent(LimitReached):
     code = "budget_spent"
     content = "The budget for questions is used up for now. Please try again later."
+    example = (
+        "1000000 tokens a day for everybody together at the most; what is left is less than this question "
+        "may cost"
+    )
 
 
 class HeadTooLarge(ChatError):
     code = "head_too_large"
     status = 431
     content = "That request is too long. Please shorten it and try again."
+    example = "a request's head may hold 65536 bytes and 100 fields at most"
 
 
 class InternalError(ChatError):
@@ -218,17 +230,20 @@ class Overloaded(ChatError):
     code = "overloaded"
     status = 503
     content = "The service is busy. Please try again in a moment."
+    example = "the question with this key has just failed"
     retryable = True
 
 
 class Draining(Overloaded):
     code = "server_draining"
     content = "The service is restarting. Please try again in a moment."
+    example = ""
 
 
 class StoreUnavailable(Overloaded):
     code = "log_unavailable"
     content = "The service is temporarily unavailable. Please try again in a moment."
+    example = "Redis does not answer"
 
 
 class UpstreamError(ChatError):
@@ -240,51 +255,39 @@ class UpstreamError(ChatError):
 class UpstreamAuthentication(UpstreamError):
     code = "authentication_error"
     content = "The service is not set up correctly. Please contact its operator."
+    example = "upstream answered 401: Incorrect API key provided: [secret]."
 
 
 class UpstreamRateLimit(UpstreamError):
     code = "rate_limit_error"
     content = "The language model is receiving too many requests. Please try again in a moment."
+    example = "upstream answered 429: Rate limit reached"
     retryable = True
 
 
 class UpstreamRejected(UpstreamError):
     code = "invalid_request_error"
     content = "The language model could not process this conversation."
+    example = "upstream answered 400: invalid_request_error, context_length_exceeded"
 
 
 class UpstreamUnavailable(UpstreamError):
     code = "service_unavailable_error"
     content = "The language model is not available at the moment. Please try again later."
+    example = "upstream cannot be reached"
     retryable = True
 
 
 class UpstreamTimeout(UpstreamError):
     code = "timeout_error"
     content = "The language model took too long to answer. Please try again."
+    example = "upstream was silent, or the answer took, for too long"
     retryable = True
 
 
 class UpstreamProtocol(UpstreamError):
     code = "upstream_protocol_error"
     content = "The answer was cut off before it was complete. Please try again."
+    example = "upstream answered with something that is no event stream"
     retryable = True
     may_cost = True
-
-
-def _classes(base: type[ChatError]) -> Iterator[type[ChatError]]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _classes(kind)
-
-
-# A class without a code of its own only groups others.
-_BY_CODE = {kind.code: kind for kind in _classes(ChatError) if "code" in vars(kind)}
-
-
-def error_of(body: ErrorBody) -> ChatError:
-    """Return the error that a body describes, so that it can become an HTTP response again.
-
-    An unknown code becomes InternalError: another version of the service may have written the log.
-    """
-    return _BY_CODE.get(body.error, InternalError)(body.details, retryable=body.retryable)

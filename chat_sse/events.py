@@ -6,12 +6,12 @@ schema in the OpenAPI document and what counts as a log's last entry follow from
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeAlias, get_args
 
 import msgspec
 
-from chat_sse.errors import ChatError, ErrorBody
+from chat_sse.errors import ChatError, ErrorBody, InternalError
 
 # A regular expression: the stream's id, a dot, and the event's number without leading zeros.
 EVENT_ID = r"[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})"
@@ -106,6 +106,21 @@ def entry_around(kind: type[Delta | Reasoning]) -> bytes:
 def failure(error: ChatError, request_id: str) -> Failure:
     """Return an error as a stream's last event."""
     return msgspec.convert(error.body(request_id), Failure, from_attributes=True)
+
+
+def _classes(base: type[ChatError]) -> Iterator[type[ChatError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _classes(kind)
+
+
+# A class without a code of its own only groups others, and has no status of theirs.
+_BY_CODE = {kind.code: kind for kind in _classes(ChatError) if "code" in vars(kind)}
+
+
+def error_of(body: ErrorBody) -> ChatError:
+    """Return the error that a body stands for: an InternalError where a newer version wrote its code."""
+    return _BY_CODE.get(body.error, InternalError)(body.details, retryable=body.retryable)
 
 
 def new_stream_id() -> str:

@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_sse.errors import ChatError, Draining, InternalError, UpstreamProtocol, UpstreamTimeout, error_of
-from chat_sse.events import Delta, Done, Event, Failure, Reasoning, Start, Usage, decode_event, failure
+from chat_sse.errors import ChatError, Draining, InternalError, UpstreamProtocol, UpstreamTimeout
+from chat_sse.events import (
+    Delta,
+    Done,
+    Event,
+    Failure,
+    Reasoning,
+    Start,
+    Usage,
+    decode_event,
+    error_of,
+    failure,
+)
 from chat_sse.formats import ai_sdk, json_body, sse, text
 from tests.support.service import parse_sse
 

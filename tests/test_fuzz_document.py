@@ -15,7 +15,8 @@ from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 from starlette.routing import Route
 
-from chat_sse.api.openapi.document import PLACE, document
+from chat_sse.api.openapi.components import PLACE
+from chat_sse.api.openapi.document import document
 from chat_sse.app import create_app
 from chat_sse.settings import Settings
 from tests.conftest import QUICK

@@ -10,7 +10,9 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, Page
 
-from chat_sse.access.origin import Origins, TrustedHost
+from chat_sse.access.hosts import TrustedHost
+from chat_sse.access.origin import Origins
+from chat_sse.api.error_responses import ErrorMiddleware
 from tests.conftest import QUICK
 from tests.support.browser import chromium
 from tests.support.service import HELLO, RunningService, ask, events, serve
@@ -163,7 +165,8 @@ async def test_where_the_socket_listens_counts_as_well_as_the_setting(server: An
 
     headers = [(b"host", b"evil.example")]
     scope = {"type": "http", "server": server, "headers": headers, "state": {"request_id": ""}}
-    await TrustedHost(app, bound_to="127.0.0.1", allowed=())(scope, None, send)  # type: ignore[arg-type]
+    guarded = ErrorMiddleware(TrustedHost(app, bound_to="127.0.0.1", allowed=()))
+    await guarded(scope, None, send)  # type: ignore[arg-type]
     assert sent[0]["status"] == status
 
 

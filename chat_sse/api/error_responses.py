@@ -1,11 +1,11 @@
-"""Where every exception becomes the one error body.
+"""Every exception as a response with the one error body.
 
-It stands inside CORS, so that a browser may read a 500 as well; Starlette's own last resort stands outside.
+The middleware stands inside CORS, so that a browser may read a 500 as well: Starlette's own handler for
+unexpected exceptions is outside of it.
 """
 
 import logging
 import math
-from collections.abc import Mapping
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -18,7 +18,6 @@ from chat_sse.errors import (
     ChatError,
     InternalError,
     InvalidRequest,
-    LimitReached,
     MethodNotAllowed,
     NotFound,
     Unauthenticated,
@@ -30,6 +29,7 @@ log = logging.getLogger(__name__)
 def error_headers_and_body(error: ChatError, request_id: str) -> tuple[dict[str, str], bytes]:
     """Return the header fields, names in lower case, and the body that any response with this error has."""
     headers = {"content-type": "application/json"}
+    headers |= {name.lower(): value for name, value in error.headers.items()}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if isinstance(error, Unauthenticated):
@@ -37,26 +37,25 @@ def error_headers_and_body(error: ChatError, request_id: str) -> tuple[dict[str,
     return headers, msgspec.json.encode(error.body(request_id))
 
 
-def error_response(error: ChatError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as an HTTP response. `headers`: beside those that the error has anyway."""
-    own, body = error_headers_and_body(error, request_id)
-    return Response(body, status_code=error.status, headers={**own, **(headers or {})})
+def error_response(error: ChatError, request_id: str) -> Response:
+    """Return an error as an HTTP response."""
+    headers, body = error_headers_and_body(error, request_id)
+    return Response(body, status_code=error.status, headers=headers)
 
 
 def handle_chat_error(request: Request, exc: Exception) -> Response:
     """Return the response to an error of our own."""
     assert isinstance(exc, ChatError)  # noqa: S101 - it is registered for this class
-    headers = exc.headers if isinstance(exc, LimitReached) else None
-    return error_response(exc, request.state.request_id, headers)
+    return error_response(exc, request.state.request_id)
 
 
 def handle_http_exception(request: Request, exc: Exception) -> Response:
     """Return the response to what Starlette's router raises: 404 and 405."""
     assert isinstance(exc, HTTPException)  # noqa: S101 - it is registered for this class
     kind = {404: NotFound, 405: MethodNotAllowed}.get(exc.status_code, InvalidRequest)
-    error = kind(f"{request.method} {request.url.path}")
     headers = {"Allow": _allowed_methods(request)} if kind is MethodNotAllowed else exc.headers
-    return error_response(error, request.state.request_id, headers)
+    error = kind(f"{request.method} {request.url.path}", headers=headers)
+    return error_response(error, request.state.request_id)
 
 
 def _allowed_methods(request: Request) -> str:
@@ -72,16 +71,20 @@ def _allowed_methods(request: Request) -> str:
 
 
 class ErrorMiddleware:
-    """Pure ASGI: a bug of ours is a 500 without internals; a client that left is no error."""
+    """Answer what the middleware inside it raises: pure ASGI.
+
+    A ChatError is its response, any other exception a 500 without internals. A client that left is no error.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a connection."""
+        """Handle a connection. Raises what comes too late for a response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        request_id = scope["state"]["request_id"]
         started = False
 
         async def watch(message: Message) -> None:
@@ -92,10 +95,11 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, watch)
         except ClientDisconnect:
-            log.info("request.abandoned", extra={"fields": {"request_id": scope["state"]["request_id"]}})
-        except Exception:
-            log.exception("request.crashed", extra={"fields": {"request_id": scope["state"]["request_id"]}})
+            log.info("request.abandoned", extra={"fields": {"request_id": request_id}})
+        except Exception as exc:
+            if started or not isinstance(exc, ChatError):
+                log.exception("request.crashed", extra={"fields": {"request_id": request_id}})
             if started:
                 raise  # too late for a body: the server breaks the connection, which is no clean end
-            response = error_response(InternalError(), scope["state"]["request_id"])
-            await response(scope, receive, send)
+            error = exc if isinstance(exc, ChatError) else InternalError()
+            await error_response(error, request_id)(scope, receive, send)

@@ -1,10 +1,8 @@
-"""The handlers: decode, ask the relay, encode. Nothing is decided here that another floor could decide."""
+"""The handlers: decode the request, ask the relay, encode the answer."""
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import update_wrapper
-from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -16,19 +14,20 @@ from chat_sse.access.links import Links
 from chat_sse.access.origin import Origins
 from chat_sse.access.principal import principal_of
 from chat_sse.api.error_responses import handle_chat_error
-from chat_sse.errors import ChatError, InvalidRequest, RequestTimeout, StreamNotFound, UnsupportedMediaType
+from chat_sse.api.request_body import check_media_type, question_in_url, read_body
+from chat_sse.errors import ChatError, InvalidRequest, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
 from chat_sse.limits.admission import Limits, Permit
-from chat_sse.messages import MAX_KEY_CHARS, Policy, admit, check_size, decode_ask
+from chat_sse.messages import MAX_KEY_CHARS, Policy, admit, decode_ask
 from chat_sse.relay.relay import Relay
 from chat_sse.stores.base import Log, LogSpec
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """What the handlers work with; made in `app.py`, found on the request's state."""
+    """What the handlers work with. Made in `app.py`, found in the request's state."""
 
     relay: Relay
     formats: tuple[Format, ...]
@@ -43,7 +42,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes() -> list[Route]:
-    """All paths of the service."""
+    """Return the routes of the service, without its pages."""
     return [
         Route("/ask", _App(ask), methods=["POST"]),
         Route("/ask", _App(ask_by_url), methods=["GET"]),
@@ -58,8 +57,8 @@ def routes() -> list[Route]:
 class _App:
     """A handler as an ASGI application.
 
-    Starlette makes one of a function too, but one that looks for exceptions at each send and on its way out,
-    as the middleware around it does again, for every answer.
+    Starlette wraps a function so as well, but with a second exception handler inside the middleware's, which
+    costs time at each send.
     """
 
     def __init__(self, handle: Callable[[Request], Awaitable[Response]]) -> None:
@@ -76,25 +75,24 @@ async def ask(request: Request) -> Response:
     owner, service, fmt = _owner(request), _service(request), _format(request)
     if place := request.headers.get("last-event-id"):
         return await _resume(request, fmt, owner, place)
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType("Content-Type must be application/json")
+    check_media_type(request)
     key = _key(request, request.headers.get("idempotency-key"))
     permit = await _arrive(request, key)
-    body = await _read_body(request, service)
+    body = await read_body(request, service.max_body_bytes, service.receive_timeout_seconds)
     return await _ask(request, fmt, body, key, permit)
 
 
 async def ask_by_url(request: Request) -> Response:
     """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
-    owner, fmt = _owner(request, asks_by_url=True), _format(request)
+    owner, service, fmt = _owner(request, asks_by_url=True), _service(request), _format(request)
     if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
         return await _resume(request, fmt, owner, place)
     if request.method == "HEAD":
-        admit(decode_ask(_question_of(request)), _service(request).policy)
+        admit(decode_ask(question_in_url(request, service.max_body_bytes)), service.policy)
         return Response(media_type=fmt.media_type)
     key = _key(request, request.query_params.get("id"))
     permit = await _arrive(request, key)
-    return await _ask(request, fmt, _question_of(request), key, permit)
+    return await _ask(request, fmt, question_in_url(request, service.max_body_bytes), key, permit)
 
 
 async def attach(request: Request) -> Response:
@@ -129,21 +127,21 @@ async def stop(request: Request) -> Response:
 
 
 async def healthz(_: Request) -> Response:
-    """The process lives."""
+    """GET /healthz: the process lives."""
     return Response(b'{"status":"ok"}', media_type="application/json")
 
 
 async def readyz(request: Request) -> Response:
-    """The process takes questions."""
+    """GET /readyz: the process takes questions."""
     await _service(request).relay.check()
     return Response(b'{"status":"ready"}', media_type="application/json")
 
 
 async def handle_unauthenticated(request: Request, exc: Exception) -> Response:
-    """Starlette's handler for a request without a valid key or link.
+    """Return the response for a request without a valid key or link.
 
-    It counts for the address that it came from, and for nobody else: not for everybody together, nor for
-    those at the same address who have a key.
+    It counts against the rate of its network address only: not against the total, nor against clients at the
+    same address that have a key.
     """
     try:
         await _service(request).limits.rates.hit_client(request.state.principal.client)
@@ -158,9 +156,10 @@ def _service(request: Request) -> Service:
 
 
 def _owner(request: Request, answer: str | None = None, *, asks_by_url: bool = False) -> str:
-    """Let a request in, and say whose answers it may see; the first thing that each of these handlers does.
+    """Check a request's origin and caller, and return the owner whose answers it may see.
 
-    `answer`: the one that it is about, if any. Raises ForbiddenOrigin or Unauthenticated.
+    Every handler for answers calls it first. `answer`: the id of the answer that is asked for, if any.
+    Raises ForbiddenOrigin or Unauthenticated.
     """
     _service(request).origins.check(request.scope["headers"], asks_by_url=asks_by_url)
     return principal_of(request, answer).owner
@@ -176,41 +175,8 @@ def _format(request: Request) -> Format:
     )
 
 
-async def _read_body(request: Request, service: Service) -> bytes:
-    """Read a body within its bounds. Raises PayloadTooLarge before it is read where its length is told."""
-    max_bytes, seconds = service.max_body_bytes, service.receive_timeout_seconds
-    told = request.headers.get("content-length", "")
-    if told.isdecimal():
-        check_size(int(told), max_bytes)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                body += part
-                check_size(len(body), max_bytes)
-    except TimeoutError:
-        raise RequestTimeout(f"the body did not arrive within {seconds:g} seconds") from None
-    return bytes(body)
-
-
-def _question_of(request: Request) -> bytes:
-    """Write a URL's question as the body that it stands for, which may be as large as a body."""
-    query = request.query_params
-    check_size(len(request.scope["query_string"]), _service(request).max_body_bytes)
-    if text := query.get("q"):
-        messages: Any = [{"role": "user", "content": text}]
-    elif text := query.get("messages"):
-        try:
-            messages = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            raise InvalidRequest(f"{exc} - at `?messages`") from exc
-    else:
-        raise InvalidRequest("ask with ?q=<text> or ?messages=<JSON>")
-    return msgspec.json.encode({"messages": messages})
-
-
 def _key(request: Request, sent: str | None) -> str | None:
-    """Make a client's idempotency key its owner's own."""
+    """Return an idempotency key with its owner before it, so that owners do not share keys."""
     if sent is None:
         return None
     if not 0 < len(sent) <= MAX_KEY_CHARS:
@@ -219,7 +185,7 @@ def _key(request: Request, sent: str | None) -> str | None:
 
 
 async def _arrive(request: Request, key: str | None) -> Permit:
-    """Count a request that asks, before anything of it is read. Raises TooManyRequests."""
+    """Count a request that asks, before its body is read. Raises TooManyRequests."""
     service = _service(request)
     attaches = await service.relay.knows(key)
     return await service.limits.arrive(principal_of(request).client, attaches=attaches)
@@ -249,7 +215,7 @@ def _chat_of(owner: str, chat_id: str) -> str:
 
 
 def _prefers_async(request: Request) -> bool:
-    """Look for `respond-async` among the preferences. Source: RFC 7240, 2 and 4.1."""
+    """Return whether `respond-async` is among the preferences. Source: RFC 7240, 2 and 4.1."""
     preferences = ",".join(request.headers.getlist("prefer")).split(",")
     return any(text.partition(";")[0].strip().lower() == "respond-async" for text in preferences)
 
@@ -257,7 +223,7 @@ def _prefers_async(request: Request) -> bool:
 async def _resume(
     request: Request, fmt: Format, owner: str, place: str, expected: str | None = None
 ) -> Response:
-    """Read on after an event. Never asks upstream."""
+    """Return the answer after an event. Never asks upstream. Raises InvalidRequest or StreamNotFound."""
     try:
         stream_id, seq = parse_event_id(place)
     except ValueError as exc:
@@ -271,8 +237,8 @@ async def _resume(
     if seq >= length:
         raise InvalidRequest(f"Last-Event-ID: {event_id(stream_id, seq)} has not been sent yet")
     if sealed and seq == length - 1:
-        # EventSource reconnects after every end; 204 is the one answer that stops it for good. A client that
-        # posts wants the end of its answer once more.
+        # EventSource reconnects after every end, and only a 204 stops it. A client that posts gets the last
+        # event once more.
         if request.method != "POST":
             return Response(status_code=204)
         seq -= 1

@@ -11,8 +11,7 @@ from typing import ClassVar, Literal
 import msgspec
 from starlette.responses import Response
 
-from chat_sse.errors import error_of
-from chat_sse.events import Delta, Done, Failure, Reasoning, Start, Usage, decode_event
+from chat_sse.events import Delta, Done, Failure, Reasoning, Start, Usage, decode_event, error_of
 from chat_sse.formats.base import SCHEMA_REF, Format, Json, Reading
 from chat_sse.formats.client_stream import ClientStream
 from chat_sse.formats.streamed_response import StreamedResponse

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from starlette.responses import Response
 
-from chat_sse.errors import ChatError, error_of
-from chat_sse.events import Delta, Done, Failure, Terminal, decode_event, failure
+from chat_sse.errors import ChatError
+from chat_sse.events import Delta, Done, Failure, Terminal, decode_event, error_of, failure
 from chat_sse.formats.base import Format, Json, Reading
 from chat_sse.formats.client_stream import ClientStream
 from chat_sse.formats.streamed_response import StreamedResponse

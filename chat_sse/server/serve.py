@@ -9,7 +9,7 @@ import click
 import uvicorn
 
 from chat_sse import __version__
-from chat_sse.access.origin import is_loopback
+from chat_sse.access.hosts import is_loopback
 from chat_sse.app import check_default_format, check_store
 from chat_sse.observe.logging import configure_logging
 from chat_sse.server.protocol import BoundedProtocol

@@ -28,9 +28,7 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 
@@ -40,11 +38,12 @@ from chat_sse.stores.base import Log, LogSpec
 from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.commands import READ_MS, Commands, claim_of
 from chat_sse.stores.redis.inbox import Inbox
-from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS, PROBE_SECONDS, Lease
+from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from chat_sse.stores.redis.logs import MirroredLog, ProducedLog
 from chat_sse.stores.redis.outbox import Outbox
 from chat_sse.stores.redis.pubsub import PubSub
 from chat_sse.stores.redis.scripts import chat_key, claim_key, control_channel, log_key, meta_key, read_key
+from chat_sse.stores.redis.tasks import end, spawn
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class RedisStore:
         with suppress(StoreUnavailable):
             await self._lease.beat()
         works = {"lease": self._lease.keep(), "exchange": self._exchange(), "listen": self._listener.listen()}
-        self._tasks = [_spawn(work, f"redis {name}") for name, work in works.items()]
+        self._tasks = [spawn(work, f"redis {name}") for name, work in works.items()]
 
     async def create(self, spec: LogSpec) -> Log | None:
         """Create or claim, as `Store.create` promises."""
@@ -189,7 +188,7 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Send what is unsent, within bounds, give the lease back and close the connections."""
-        await _end(self._tasks)
+        await end(self._tasks)
         self.interrupt(Overloaded("the log was closed"))
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -294,28 +293,3 @@ async def _read_to_end(stream: MirroredLog) -> None:
     with stream.reading():
         while entries := await stream.read(after):
             after += len(entries)
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended.
-
-    Once may not do: before Python 3.12 `wait_for`, which redis-py sends with, swallows a cancellation that
-    arrives together with its result (CPython issue 86296).
-    """
-    running = {task for task in tasks if not task.done()}
-    while running:
-        for task in running:
-            task.cancel()
-        _, running = await asyncio.wait(running, timeout=PROBE_SECONDS)
-
-
-def _spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """Start a task of the store; it ends with it, or says why."""
-
-    def report(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            log.critical("store.crashed", extra={"fields": {"task": name}}, exc_info=error)
-
-    task = asyncio.create_task(work, name=name)
-    task.add_done_callback(report)
-    return task

@@ -1,3 +1,4 @@
+// @ts-check
 /** The running answers: each goes on whatever chat is shown, and after a reload where it was. */
 
 import { AskError, ConnectionLost, ask, attach } from "../ask.js";
@@ -11,6 +12,9 @@ const SAVE_MS = 1_000;
 /** As long as the server remembers a key by default; asking with an older one might be paid a second time. */
 const KEY_LIFE_MS = 300_000;
 
+/** @typedef {{state: "done" | "failed" | "lost", fault: import("./store.js").Fault | null}} Outcome */
+
+/** @type {Outcome} */
 const FINISHED = { state: "done", fault: null };
 
 /** @typedef {import("./store.js").Chat} Chat */
@@ -84,7 +88,7 @@ export class Answers {
     this.#save(chat.id);
     this.#onChange(chat, turn);
     const saving = setInterval(() => this.#save(chat.id), SAVE_MS);
-    const onConnection = ({ state }) => {
+    const onConnection = (/** @type {import("./ask.js").Connection} */ { state }) => {
       run.reconnecting = state === "reconnecting";
       this.#onChange(chat, turn);
     };
@@ -107,6 +111,12 @@ export class Answers {
     this.#end(chat, turn, outcome, apiKey);
   }
 
+  /**
+   * @param {import("./store.js").Chat} chat
+   * @param {import("./store.js").Turn} turn
+   * @param {Outcome} outcome
+   * @param {string} [apiKey]
+   */
   #end(chat, turn, outcome, apiKey = "") {
     Object.assign(turn.answer, outcome);
     chat.updatedAt = Date.now();
@@ -115,29 +125,44 @@ export class Answers {
     this.#onEnd(chat, turn, apiKey);
   }
 
+  /** @param {string} chatId */
   #save(chatId) {
     const chat = this.#chats.get(chatId);
     if (chat) this.#chats.save(chat);
   }
 }
 
+/**
+ * @param {import("./store.js").Chat} chat
+ * @param {import("./store.js").AnswerRecord} answer
+ * @param {import("./ask.js").AttachOptions} options
+ */
 function open(chat, answer, options) {
   if (answer.id) return attach(ASK_URL, answer.id, { ...options, lastEventId: answer.lastEventId || undefined });
   return ask(ASK_URL, conversation(chat), { ...options, idempotencyKey: answer.key });
 }
 
-/** The messages that a chat's last question is asked with: the same ones each time. */
+/**
+ * The messages that a chat's last question is asked with: the same ones each time.
+ * @param {import("./store.js").Chat} chat
+ */
 function conversation(chat) {
+  /** @type {import("./ask.js").Message[]} */
   const messages = [];
   for (const { question, answer } of chat.turns.slice(-MAX_TURNS_SENT)) {
     messages.push({ role: "user", content: question });
     if (answer.text.trim()) messages.push({ role: "assistant", content: answer.text });
   }
-  if (messages.at(-1).role === "assistant") messages.pop();
+  if (messages.at(-1)?.role === "assistant") messages.pop();
   return messages;
 }
 
-/** Take an event into the record; gives how the answer ended when it did. */
+/**
+ * Add an event to the record. Returns how the answer ended, or null while it goes on.
+ * @param {import("./store.js").AnswerRecord} answer
+ * @param {import("./ask.js").AskEvent} event
+ * @returns {Outcome | null}
+ */
 function take(answer, event) {
   switch (event.type) {
     case "start":
@@ -160,6 +185,10 @@ function take(answer, event) {
   }
 }
 
+/**
+ * @param {unknown} error
+ * @returns {Outcome}
+ */
 function outcomeOf(error) {
   if (error instanceof ConnectionLost) {
     const content = "The connection was lost. The answer may still be there: reconnect to go on with it.";
@@ -173,6 +202,12 @@ function outcomeOf(error) {
   return { state: "failed", fault: fault("unexpected_response", content, String(error)) };
 }
 
+/**
+ * @param {string} code
+ * @param {string} content
+ * @param {string} [details]
+ * @param {string} [requestId]
+ */
 function fault(code, content, details = "", requestId = "") {
   return { code, content, details, requestId, retryAfterSeconds: null };
 }

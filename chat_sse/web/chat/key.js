@@ -1,3 +1,4 @@
+// @ts-check
 /** The service's key, where it asks for one: known to this tab until it is closed, and never in a URL. */
 
 const NAME = "chat-sse:key";
@@ -44,11 +45,13 @@ export class Key {
     input.focus();
   }
 
+  /** @param {string} text */
   #tell(text) {
     this.#parts.fault.textContent = text;
     if (text) this.#parts.announcer.textContent = text;
   }
 
+  /** @param {string} text */
   #keep(text) {
     this.#value = text;
     this.#parts.input.value = "";

@@ -1,3 +1,4 @@
+// @ts-check
 /** The chat page: what the reader does, turned into chats and answers. */
 
 import { Answers } from "./answers.js";
@@ -41,7 +42,7 @@ const chats = new Chats({
 
 const transcript = new Transcript(
   { element: $("transcript"), scroller: $("scroller"), jump: $("jump") },
-  (action, turn, button) => ACTIONS[action](turn, button),
+  (action, turn, pressed) => ACTIONS[action](turn, pressed),
 );
 
 const key = new Key(
@@ -75,12 +76,13 @@ const answers = new Answers(chats, {
   },
 });
 
+/** @type {Record<string, (turn: import("./store.js").Turn, pressed: HTMLElement) => void>} */
 const ACTIONS = {
   edit: startEditing,
   resume,
   retry: askAgain,
   copy: (turn, button) => copy(turn.answer.text, button),
-  "copy-code": (_, button) => copy(button.closest(".code").querySelector("code").textContent, button),
+  "copy-code": (_, button) => copy(button.closest(".code")?.querySelector("code")?.textContent ?? "", button),
 };
 
 function currentChat() {
@@ -121,23 +123,31 @@ function askAgain() {
   $("question").focus();
 }
 
+/** @param {import("./store.js").Chat} chat */
 function renew(chat) {
-  const { question } = chat.turns.pop();
+  const { question } = /** @type {import("./store.js").Turn} */ (chat.turns.pop());
   chat.turns.push({ question, answer: newAnswer() });
   answers.run(chat);
 }
 
-/** Have the reader give a key, unless another one than the refused one is there by now. */
+/**
+ * Have the reader give a key, unless another one than the refused one is there by now.
+ * @param {import("./store.js").Chat} chat
+ * @param {string} refused
+ */
 function unlock(chat, refused) {
   locked.add(chat.id);
   if (refused === key.value) key.request();
   else goOn(chat);
 }
 
-/** Go on with what was refused for want of a key: the answer, or the question, for which nothing was paid. */
+/**
+ * Go on with what was refused for want of a key: the answer, or the question, for which nothing was paid.
+ * @param {import("./store.js").Chat | undefined} chat
+ */
 function goOn(chat) {
   if (!chat || answers.isRunning(chat.id)) return;
-  if (chat.turns.at(-1).answer.id) answers.resume(chat);
+  if (chat.turns.at(-1)?.answer.id) answers.resume(chat);
   else renew(chat);
   if (chat.id === chatId) showAround(chat);
 }
@@ -165,12 +175,16 @@ function stopEditing() {
   showComposer();
 }
 
-/** What is wrong with a question, "" for nothing. */
+/**
+ * What is wrong with a question, "" for nothing.
+ * @param {string} text
+ */
 function fault(text) {
   const over = text.length - MAX_QUESTION_CHARS;
   return over > 0 ? `Too long by ${over.toLocaleString("en")} characters.` : "";
 }
 
+/** @param {string} text */
 function titleOf(text) {
   const line = text.split("\n", 1)[0];
   return line.length > TITLE_CHARS ? `${line.slice(0, TITLE_CHARS).trimEnd()}…` : line;
@@ -178,6 +192,7 @@ function titleOf(text) {
 
 // Chats
 
+/** @param {string} id */
 function openChat(id) {
   history.pushState(null, "", id ? `#${id}` : location.pathname + location.search);
   arrive();
@@ -193,6 +208,7 @@ function arrive() {
   showChat();
 }
 
+/** @param {string} id */
 function deleteChat(id) {
   const chat = chats.get(id);
   if (!chat) return;
@@ -209,6 +225,7 @@ function deleteChat(id) {
 
 // Showing
 
+/** @param {import("./store.js").Chat} chat */
 function stateOf(chat) {
   return () => ({ running: answers.isRunning(chat.id), reconnecting: answers.isReconnecting(chat.id) });
 }
@@ -221,6 +238,7 @@ function showChat() {
   showAround(chat);
 }
 
+/** @param {import("./store.js").Chat | undefined} chat */
 function showAround(chat) {
   $("empty").hidden = Boolean(chat);
   $("title").textContent = chat?.title ?? "New chat";
@@ -229,6 +247,7 @@ function showAround(chat) {
   showComposer();
 }
 
+/** @param {string} id */
 function showIfCurrent(id) {
   if (id === chatId) showChat();
 }
@@ -269,6 +288,7 @@ function showComposer() {
   }
 }
 
+/** @param {string} name */
 function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
@@ -278,7 +298,10 @@ function icon(name) {
   return svg;
 }
 
-/** Tell a screen reader, once: nothing is said while an answer grows. */
+/**
+ * Tell a screen reader, once: nothing is said while an answer grows.
+ * @param {import("./store.js").AnswerRecord} answer
+ */
 function announce(answer) {
   const { fault: failure, finishReason, text } = answer;
   const told = failure ? failure.content : finishReason === "cancelled" ? "The answer was stopped." : text;
@@ -286,6 +309,11 @@ function announce(answer) {
   $("announcer").textContent = told.slice(0, ANNOUNCED_CHARS) + rest;
 }
 
+/**
+ * @param {string} text
+ * @param {string} [action]
+ * @param {() => void} [onAction]
+ */
 function toast(text, action = "", onAction = () => {}) {
   $("toast-text").textContent = text;
   $("toast-action").textContent = action;
@@ -300,6 +328,10 @@ function toast(text, action = "", onAction = () => {}) {
   toastTimer = setTimeout(() => ($("toast").hidden = true), TOAST_MS);
 }
 
+/**
+ * @param {string} text
+ * @param {HTMLElement} button
+ */
 async function copy(text, button) {
   const label = button.textContent;
   try {
@@ -313,7 +345,10 @@ async function copy(text, button) {
   setTimeout(() => (button.textContent = label === "Copied" ? "Copy" : label), 1_500);
 }
 
-/** `navigator.clipboard` is missing on plain http, where the old way still works. */
+/**
+ * `navigator.clipboard` is missing on plain http, where the old way still works.
+ * @param {string} text
+ */
 async function writeClipboard(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const area = document.createElement("textarea");
@@ -350,6 +385,7 @@ function layOutSidebar() {
 
 // Theme
 
+/** @param {string} theme */
 function chooseTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
@@ -362,12 +398,12 @@ function chooseTheme(theme) {
 
 // Wiring
 
-$("composer").addEventListener("submit", (event) => {
+$("composer").addEventListener("submit", (/** @type {any} */ event) => {
   event.preventDefault();
   submit();
 });
 $("question").addEventListener("input", showComposer);
-$("question").addEventListener("keydown", (event) => {
+$("question").addEventListener("keydown", (/** @type {any} */ event) => {
   if (event.isComposing) return; // this Enter chooses a candidate of an input method
   if (event.key === "Enter" && !event.shiftKey) {
     event.preventDefault();
@@ -377,7 +413,7 @@ $("question").addEventListener("keydown", (event) => {
     startEditing();
   }
 });
-document.addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (/** @type {any} */ event) => {
   if (event.key !== "Escape" || event.isComposing) return;
   if (document.body.classList.contains("drawer-open")) closeSidebar();
   else if (editing) stopEditing();
@@ -397,7 +433,7 @@ $("open-sidebar").addEventListener("click", openSidebar);
 $("close-sidebar").addEventListener("click", closeSidebar);
 $("scrim").addEventListener("click", closeSidebar);
 narrow.addEventListener("change", layOutSidebar);
-$("chat-list").addEventListener("click", (event) => {
+$("chat-list").addEventListener("click", (/** @type {any} */ event) => {
   const link = event.target.closest("a");
   const remove = event.target.closest("[data-delete]");
   if (remove) deleteChat(remove.dataset.delete);
@@ -406,7 +442,7 @@ $("chat-list").addEventListener("click", (event) => {
   openChat(link.hash.slice(1));
 });
 addEventListener("popstate", arrive);
-$("theme").addEventListener("change", (event) => chooseTheme(event.target.value));
+$("theme").addEventListener("change", (/** @type {any} */ event) => chooseTheme(event.target.value));
 $("theme").querySelector(`[value=${document.documentElement.dataset.theme ?? "auto"}]`).checked = true;
 
 for (const text of STARTERS) {

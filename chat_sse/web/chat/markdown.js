@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * An answer's markdown as safe elements, made while it is still being written.
  *
@@ -34,27 +35,100 @@ const escaped = (text) =>
   text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
 
 class AnswerRenderer extends Renderer {
+  /** @param {any} token */
   html({ text, block }) {
     const shown = escaped(text).replace(RAW_TAGS, "<$1>");
     return block ? `<p>${shown}</p>` : shown;
   }
 
+  /** @param {any} token */
   image({ href, text }) {
     return `<a href="${escaped(href)}">Image: ${escaped(text || href)}</a>`;
   }
 
+  /** @param {any} token */
   heading({ tokens, depth }) {
     // The page's own headings are levels 1 and 2.
     const level = Math.min(6, depth + 2);
     return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
   }
 
+  /** @param {any} token */
   checkbox({ checked }) {
     return checked ? "☑ " : "☐ ";
   }
 }
 
 const OPTIONS = { gfm: true, breaks: false, renderer: new AnswerRenderer() };
+
+/** Quotes, lists and emphasis inside each other; marked recurses, and at some 1,000 the stack is full. */
+const MAX_DEPTH = 24;
+/** Of one paragraph or cell. Some runs of signs cost the square of their length: 0.2 s at this one. */
+const MAX_INLINE_CHARS = 8_000;
+/** All that one update may take; an answer of 200 KB takes 30 ms. */
+const MAX_LEX_MS = 500;
+
+/** marked's lexer with bounds: what is beyond them stays the text that it is. */
+class BoundedLexer extends Lexer {
+  #depth = 0;
+  #deadline = performance.now() + MAX_LEX_MS;
+
+  /**
+   * @param {string} src
+   * @param {any[]} [tokens]
+   * @param {boolean} [lastParagraphClipped]
+   */
+  blockTokens(src, tokens = [], lastParagraphClipped = false) {
+    return this.#bounded(src, tokens, () => super.blockTokens(src, tokens, lastParagraphClipped));
+  }
+
+  /**
+   * @param {string} src
+   * @param {any[]} [tokens]
+   */
+  inlineTokens(src, tokens = []) {
+    if (src.length > MAX_INLINE_CHARS) return plain(src, tokens);
+    return this.#bounded(src, tokens, () => super.inlineTokens(src, tokens));
+  }
+
+  /**
+   * @param {string} src
+   * @param {any[]} tokens
+   * @param {() => any[]} lex
+   */
+  #bounded(src, tokens, lex) {
+    if (this.#depth >= MAX_DEPTH || performance.now() > this.#deadline) return plain(src, tokens);
+    this.#depth += 1;
+    try {
+      return lex();
+    } finally {
+      this.#depth -= 1;
+    }
+  }
+}
+
+/**
+ * Add text to `tokens` as it is, and return them.
+ * @param {string} src
+ * @param {any[]} tokens
+ */
+function plain(src, tokens) {
+  tokens.push({ type: "text", raw: src, text: src, escaped: false });
+  return tokens;
+}
+
+/**
+ * Return a text's blocks, or the whole text as one when marked fails.
+ * @param {string} text
+ * @returns {any[]}
+ */
+function blocksOf(text) {
+  try {
+    return new BoundedLexer(OPTIONS).lex(text);
+  } catch {
+    return plain(text, []);
+  }
+}
 
 /** One answer's text on the page. */
 export class MarkdownView {
@@ -83,11 +157,15 @@ export class MarkdownView {
     let keep = Math.max(0, this.#blocks.length - 2);
     while (keep > 0 && this.#blocks[keep].nodes.length === 0) keep -= 1;
     const known = this.#blocks.slice(0, keep).reduce((sum, block) => sum + block.raw.length, 0);
-    const tokens = new Lexer(OPTIONS).lex(text.slice(known));
+    const tokens = blocksOf(text.slice(known));
     tokens.forEach((token, index) => this.#show(keep + index, token));
     this.#truncate(keep + tokens.length);
   }
 
+  /**
+   * @param {number} index
+   * @param {any} token
+   */
   #show(index, token) {
     if (this.#blocks[index]?.raw === token.raw) return;
     const nodes = elementsOf(token);
@@ -98,18 +176,36 @@ export class MarkdownView {
     this.#blocks[index] = { raw: token.raw, nodes };
   }
 
+  /** @param {number} count */
   #truncate(count) {
     for (const block of this.#blocks.splice(count)) block.nodes.forEach((node) => node.remove());
   }
 }
 
-/** @returns {ChildNode[]} */
+/**
+ * Return a block's elements; its plain text when marked or DOMPurify fails.
+ * @param {any} token
+ * @returns {ChildNode[]}
+ */
 function elementsOf(token) {
+  try {
+    return renderedElements(token);
+  } catch {
+    const paragraph = document.createElement("p");
+    paragraph.className = "plain";
+    paragraph.textContent = token.raw;
+    return [paragraph];
+  }
+}
+
+/** @param {any} token */
+function renderedElements(token) {
   const html = new Parser(OPTIONS).parse([token]);
-  const fragment = DOMPurify.sanitize(html, PURIFY);
+  /** @type {DocumentFragment} */
+  const fragment = /** @type {any} */ (DOMPurify).sanitize(html, PURIFY);
   for (const pre of fragment.querySelectorAll("pre")) codeBlock(pre);
   for (const link of fragment.querySelectorAll("a")) {
-    if (!WEB_ADDRESS.test(link.getAttribute("href") ?? "")) {
+    if (!leadsElsewhere(link.getAttribute("href") ?? "")) {
       link.replaceWith(...link.childNodes);
       continue;
     }
@@ -122,7 +218,19 @@ function elementsOf(token) {
   return [...fragment.children];
 }
 
-/** A wide table or code scrolls by itself and not the page, and by keyboard too. */
+/**
+ * Whether an address is of the web and not of this service, where opening `/ask?q=` asks a question.
+ * @param {string} address
+ */
+function leadsElsewhere(address) {
+  return WEB_ADDRESS.test(address) && URL.canParse(address) && new URL(address).origin !== location.origin;
+}
+
+/**
+ * A wide table or code scrolls by itself and not the page, and by keyboard too.
+ * @param {Element} element
+ * @param {string} label
+ */
 function scrollable(element, label) {
   const frame = document.createElement("div");
   frame.className = "scrollable";
@@ -133,6 +241,7 @@ function scrollable(element, label) {
   frame.append(element);
 }
 
+/** @param {HTMLElement} pre */
 function codeBlock(pre) {
   const code = pre.firstElementChild;
   const language = /^language-([\w+#.-]{1,30})$/.exec(code?.className ?? "")?.[1] ?? "";

@@ -1,3 +1,4 @@
+// @ts-check
 /** The chats, kept in this browser's localStorage: one entry a chat, so that saving one is a small write. */
 
 const PREFIX = "chat-sse:chat:";
@@ -97,6 +98,7 @@ export class Chats {
     }
   }
 
+  /** @param {string} name */
   #read(name) {
     try {
       const chat = JSON.parse(localStorage.getItem(name) ?? "null");

@@ -1,3 +1,4 @@
+// @ts-check
 // The chosen theme, before the first paint. Without a choice the system's holds.
 try {
   const theme = localStorage.getItem("chat-sse:theme");

@@ -1,3 +1,4 @@
+// @ts-check
 /** The conversation on the page: questions, answers, what went wrong with them, and where the reader is. */
 
 import { MarkdownView } from "./markdown.js";
@@ -7,6 +8,7 @@ const FOLLOW_PX = 48;
 /** Of the time on the main thread, painting a growing answer may take one part in so many. */
 const RENDER_SHARE = 4;
 
+/** @type {Record<string, string>} */
 const NOTICES = {
   length: "The answer reached its length limit. Ask to go on for the rest.",
   content_filter: "The answer was cut by the model's content filter.",
@@ -39,6 +41,7 @@ function button(label, action, className = "quiet") {
 
 /** One question and its answer. */
 class TurnView {
+  /** @param {import("./store.js").Turn} turn */
   constructor(turn) {
     this.turn = turn;
     this.element = element("section", "turn");
@@ -85,15 +88,23 @@ class TurnView {
     }
   }
 
+  /**
+   * @param {boolean} reconnecting
+   * @param {boolean} ended
+   */
   #updateNotice(reconnecting, ended) {
     const { finishReason, state, text } = this.turn.answer;
     let notice = reconnecting ? "Connection lost. Reconnecting…" : "";
-    if (ended && state === "done") notice = NOTICES[finishReason] ?? (text.trim() ? "" : "The answer is empty.");
+    if (ended && state === "done") notice = NOTICES[finishReason ?? ""] ?? (text.trim() ? "" : "The answer is empty.");
     this.notice.hidden = !notice;
     this.notice.classList.toggle("waiting", reconnecting);
     if (this.notice.textContent !== notice) this.notice.textContent = notice;
   }
 
+  /**
+   * @param {import("./store.js").Fault | null} fault
+   * @param {boolean} actionable
+   */
   #updateFailure(fault, actionable) {
     this.failure.hidden = !fault;
     this.failure.replaceChildren();
@@ -109,6 +120,10 @@ class TurnView {
     this.failure.append(details);
   }
 
+  /**
+   * @param {boolean} ended
+   * @param {boolean} actionable
+   */
   #updateActions(ended, actionable) {
     const { answer } = this.turn;
     this.actions.replaceChildren();
@@ -147,9 +162,9 @@ export class Transcript {
     this.scroller = scroller;
     this.jump = jump;
     element.addEventListener("click", ({ target }) => {
-      const pressed = /** @type {Element} */ (target).closest("button[data-action]");
+      const pressed = /** @type {HTMLElement | null} */ (/** @type {Element} */ (target).closest("button[data-action]"));
       const view = this.#views.find((candidate) => candidate.element.contains(pressed));
-      if (pressed && view) onAction(pressed.dataset.action, view.turn, pressed);
+      if (pressed && view) onAction(pressed.dataset.action ?? "", view.turn, pressed);
     });
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     jump.addEventListener("click", () => this.follow());
@@ -176,7 +191,7 @@ export class Transcript {
    */
   refresh(chat) {
     if (this.#frame) return;
-    const paint = (now) => {
+    const paint = (/** @type {number} */ now) => {
       if (now < this.#dueAt) {
         this.#frame = requestAnimationFrame(paint);
         return;
@@ -200,6 +215,7 @@ export class Transcript {
     this.#settle();
   }
 
+  /** @param {import("./store.js").Chat} chat */
   #sync(chat) {
     const { turns } = chat;
     const { running, reconnecting } = this.#state();
@@ -217,6 +233,7 @@ export class Transcript {
     this.#settle();
   }
 
+  /** @param {import("./store.js").Turn} turn */
   #add(turn) {
     const view = new TurnView(turn);
     this.#views.push(view);

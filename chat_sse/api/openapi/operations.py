@@ -1,0 +1,228 @@
+"""What is said of each route beside what the route says itself: one entry a route."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from chat_sse.api.openapi.components import ERROR_BODY, LIMITS, header
+from chat_sse.api.openapi.examples import ANSWER, CHAT_ANSWER
+from chat_sse.errors import (
+    BudgetSpent,
+    ChatError,
+    Draining,
+    ForbiddenOrigin,
+    HeadTooLarge,
+    InternalError,
+    InvalidRequest,
+    KeyReused,
+    MethodNotAllowed,
+    NotAcceptable,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+    StoreUnavailable,
+    StreamNotFound,
+    TooManyRequests,
+    TooManyStreams,
+    Unauthenticated,
+    UnsupportedMediaType,
+    UpstreamAuthentication,
+    UpstreamProtocol,
+    UpstreamRateLimit,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from chat_sse.formats.base import Json
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be said of one route beside what it says itself."""
+
+    tag: str
+    summary: str = ""
+    """Where the handler's docstring does not say it."""
+    description: str = ""
+    parameters: Sequence[str] = ()
+    """Names of PARAMETERS."""
+    body: Json | None = None
+    responses: Mapping[str, Json]
+    errors: Sequence[type[ChatError]] = ()
+    security: Sequence[str] = ()
+    """Names of SECURITY_SCHEMES, each of which is enough."""
+
+
+# Wherever answers are: what is said to those who may not, and to those who do not stop trying.
+REFUSALS = (Unauthenticated, ForbiddenOrigin, TooManyRequests)
+# Before an answer has begun, these can come from any operation that asks.
+ASKING = (
+    InvalidRequest,
+    *REFUSALS,
+    StreamNotFound,
+    NotAcceptable,
+    PayloadTooLarge,
+    RequestTimeout,
+    KeyReused,
+    TooManyStreams,
+    BudgetSpent,
+    HeadTooLarge,
+    InternalError,
+    UpstreamAuthentication,
+    UpstreamRateLimit,
+    UpstreamRejected,
+    UpstreamUnavailable,
+    UpstreamTimeout,
+    UpstreamProtocol,
+    Overloaded,
+    Draining,
+    StoreUnavailable,
+)
+
+ANSWERED: Json = {
+    "description": "The answer, as it comes.",
+    "headers": header("Content-Location", *LIMITS),
+    "content": ANSWER,
+}
+READ: Json = {**ANSWERED, "headers": header("Content-Location")}
+ACCEPTED: Json = {
+    "description": "Asked with `Prefer: respond-async`. Read the answer at `Location`.",
+    "headers": header("Content-Location", "Location", *LIMITS),
+}
+RUNNING: Json = {
+    "description": "The chat's running answer, from its start.",
+    "headers": header("Content-Location"),
+    "content": CHAT_ANSWER,
+}
+NOT_RUNNING: Json = {"description": "No answer of this chat is running.", "headers": header()}
+READ_TO_THE_END: Json = {
+    "description": "`Last-Event-ID` was the answer's last event. 204 ends an `EventSource` for good.",
+    "headers": header(),
+}
+ANY_ERROR: Json = {
+    "description": (
+        "Any other error has the same body, such as 405 `method_not_allowed`, and 421 `misdirected_request` "
+        "for a host name that the service does not answer to."
+    ),
+    "headers": header(),
+    "content": {
+        "application/json": {
+            "schema": ERROR_BODY,
+            "example": msgspec.to_builtins(MethodNotAllowed(MethodNotAllowed.example).body("c0ffee")),
+        }
+    },
+}
+
+QUESTIONS: Json = {
+    "required": True,
+    "description": "The conversation so far, the question last.",
+    "content": {
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/AskRequest"},
+            "examples": {
+                "question": {
+                    "summary": "A question",
+                    "value": {"messages": [{"role": "user", "content": "Hello!"}]},
+                },
+                "conversation": {
+                    "summary": "A conversation, with limits",
+                    "value": {
+                        "messages": [
+                            {"role": "user", "content": "Name a prime number."},
+                            {"role": "assistant", "content": "7"},
+                            {"role": "user", "content": "And the next one?"},
+                        ],
+                        "temperature": 0.2,
+                        "max_output_tokens": 200,
+                    },
+                },
+                "image": {
+                    "summary": "A question about an image",
+                    "value": {
+                        "messages": [
+                            {
+                                "role": "user",
+                                "content": [
+                                    {"type": "text", "text": "What is this?"},
+                                    {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+                                ],
+                            }
+                        ]
+                    },
+                },
+            },
+        }
+    },
+}
+
+
+def _status(state: str) -> Json:
+    schema = {"type": "object", "required": ["status"], "properties": {"status": {"const": state}}}
+    return {
+        "description": "Yes.",
+        "headers": header(),
+        "content": {"application/json": {"schema": schema, "example": {"status": state}}},
+    }
+
+
+def _page(media_type: str, description: str, summary: str = "") -> Operation:
+    ok = {"description": description, "headers": header(), "content": {media_type: {}}}
+    return Operation(tag="Pages", summary=summary, responses={"200": ok})
+
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/ask"): Operation(
+        tag="Ask",
+        description=(
+            "Messages may also be the AI SDK's, with `parts`.\n\n"
+            "With `Last-Event-ID` it reads on instead; after the last event that event comes again."
+        ),
+        parameters=("Format", "IdempotencyKey", "LastEventId", "Prefer"),
+        body=QUESTIONS,
+        responses={"200": ANSWERED, "202": ACCEPTED},
+        errors=(*ASKING, UnsupportedMediaType),
+        security=("ApiKey",),
+    ),
+    ("GET", "/ask"): Operation(
+        tag="Ask",
+        description=(
+            "For `EventSource` and a browser's address bar: the question is `q` or `messages`. Where the "
+            "service needs a key, `EventSource` cannot send one: ask with `Prefer: respond-async` and hand "
+            "it the `Location`."
+        ),
+        parameters=("Q", "Messages", "Id", "Format", "LastEventId", "LastEventIdInQuery", "Prefer"),
+        responses={"200": ANSWERED, "202": ACCEPTED, "204": READ_TO_THE_END},
+        errors=ASKING,
+        security=("ApiKey",),
+    ),
+    ("GET", "/ask/{stream_id}"): Operation(
+        tag="Ask",
+        description="Works while the answer runs and for some minutes afterwards. Never asks upstream.",
+        parameters=("Format", "LastEventId", "LastEventIdInQuery"),
+        responses={"200": READ, "204": READ_TO_THE_END},
+        errors=(InvalidRequest, *REFUSALS, StreamNotFound, NotAcceptable, InternalError, StoreUnavailable),
+        security=("ApiKey", "Link"),
+    ),
+    ("GET", "/ask/{chat_id}/stream"): Operation(
+        tag="Ask",
+        description="The AI SDK's `resumeStream`, and so in its format where `format` names no other.",
+        parameters=("Format",),
+        responses={"200": RUNNING, "204": NOT_RUNNING},
+        errors=(*REFUSALS, NotAcceptable, InternalError, StoreUnavailable),
+        security=("ApiKey",),
+    ),
+    ("DELETE", "/ask/{stream_id}"): Operation(
+        tag="Ask",
+        description='Its readers get `done` with `finish_reason: "cancelled"`, and the call is closed.',
+        responses={"204": {"description": "It is over.", "headers": header()}},
+        errors=(*REFUSALS, StreamNotFound, InternalError, StoreUnavailable),
+        security=("ApiKey", "Link"),
+    ),
+    ("GET", "/healthz"): Operation(tag="Operate", responses={"200": _status("ok")}),
+    ("GET", "/readyz"): Operation(
+        tag="Operate", responses={"200": _status("ready")}, errors=(Draining, StoreUnavailable)
+    ),
+    ("GET", "/"): _page("text/html", "The chat page", summary="Chat with the service"),
+    ("GET", "/docs"): _page("text/html", "Swagger UI"),
+    ("GET", "/redoc"): _page("text/html", "Redoc"),
+    ("GET", "/openapi.json"): _page("application/json", "OpenAPI 3.2"),
+}

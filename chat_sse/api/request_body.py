@@ -1,0 +1,51 @@
+"""The question that a request carries: its body, within bounds of size and time, or its URL."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from chat_sse.errors import InvalidRequest, RequestTimeout, UnsupportedMediaType
+from chat_sse.messages import check_size
+
+
+def check_media_type(request: Request) -> None:
+    """Raise UnsupportedMediaType for a body that is not declared as JSON."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType("Content-Type must be application/json")
+
+
+async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """Return the body. Raises PayloadTooLarge and RequestTimeout.
+
+    A body whose `Content-Length` is too large is refused unread.
+    """
+    content_length = request.headers.get("content-length", "")
+    if content_length.isdecimal():
+        check_size(int(content_length), max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                body += part
+                check_size(len(body), max_bytes)
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not arrive within {seconds:g} seconds") from None
+    return bytes(body)
+
+
+def question_in_url(request: Request, max_bytes: int) -> bytes:
+    """Return the body that `?q=` or `?messages=` stands for. Raises InvalidRequest and PayloadTooLarge."""
+    query = request.query_params
+    check_size(len(request.scope["query_string"]), max_bytes)
+    if text := query.get("q"):
+        messages: Any = [{"role": "user", "content": text}]
+    elif text := query.get("messages"):
+        try:
+            messages = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+            raise InvalidRequest(f"{exc} - at `?messages`") from exc
+    else:
+        raise InvalidRequest("ask with ?q=<text> or ?messages=<JSON>")
+    return msgspec.json.encode({"messages": messages})
