@@ -134,10 +134,10 @@ def check_store(settings: Settings) -> None:
         return
     if importlib.util.find_spec("redis") is None:
         raise SettingsError(["CHAT_SSE_REDIS_URL needs the extra `redis`: pip install 'chat-sse[redis]'"])
-    from chat_sse.stores.redis.client import open_pool  # noqa: PLC0415  (part of an extra)
+    from chat_sse.redis_access import open_pool  # noqa: PLC0415  (part of an extra)
 
     try:
-        open_pool(settings.redis_url)
+        open_pool(settings.redis_url, retries=0)
     except ValueError as exc:
         raise SettingsError([f"CHAT_SSE_REDIS_URL cannot be used: {exc}"]) from None
 
@@ -159,6 +159,7 @@ async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack)
 
     store = RedisStore(
         url,
+        prefix=settings.redis_prefix,
         ttl_seconds=settings.stream_ttl,
         running_seconds=settings.total_timeout + settings.stream_ttl + CLEANUP_SECONDS,
     )
@@ -181,7 +182,7 @@ async def _open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
         )
     from chat_sse.limits import redis as shared  # noqa: PLC0415 - needs an extra
 
-    counts = shared.SharedCounts(settings.redis_url)
+    counts = shared.SharedCounts(settings.redis_url, settings.redis_prefix)
     stack.push_async_callback(counts.aclose)
     slots = shared.SharedSlots(counts, *streams)
     stack.push_async_callback(slots.aclose)

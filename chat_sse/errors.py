@@ -193,23 +193,20 @@ class LimitReached(ChatError):
 
 class TooManyRequests(LimitReached):
     code = "too_many_requests"
-    content = "That were too many questions in a short time. Please wait a moment and try again."
-    example = "60 questions a minute from one client at the most"
+    content = "You're asking too quickly. Please wait a moment."
+    example = "limit: 60 requests per minute per client"
 
 
 class TooManyStreams(LimitReached):
     code = "too_many_streams"
     content = "Too many of your questions are being answered right now. Please wait for one to finish."
-    example = "10 answers at once for one client at the most"
+    example = "limit: 10 answers at once per client"
 
 
 class BudgetSpent(LimitReached):
     code = "budget_spent"
     content = "The budget for questions is used up for now. Please try again later."
-    example = (
-        "1000000 tokens a day for everybody together at the most; what is left is less than this question "
-        "may cost"
-    )
+    example = "limit: 1000000 tokens per day for everybody together; this question may cost more than is left"
 
 
 class HeadTooLarge(ChatError):

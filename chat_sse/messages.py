@@ -184,7 +184,7 @@ def decode_ask(body: bytes) -> AskRequest:
 
 
 def _without_value(fault: str) -> str:
-    """Take out what stood where a word of a list should: `Invalid enum value 'bot' - at `$…``."""
+    """Remove what stood where a word of a list should: `Invalid enum value 'bot' - at `$…``."""
     return _VALUE.sub("value", fault)
 
 
@@ -214,7 +214,7 @@ def _checked(content: str | list[ContentPart] | None, path: str) -> Content:
 
 
 def _spoken(turn: _Turn) -> list[ContentPart]:
-    """Give what a turn of the AI SDK says, in its order."""
+    """Return what a turn of the AI SDK says, in its order."""
     spoken: list[ContentPart] = []
     for part in turn.parts:
         if isinstance(part, _UiText) and part.text:

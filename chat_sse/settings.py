@@ -112,6 +112,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_kept_streams: Count = 1000
     max_kept_bytes: Bytes = 67_108_864
     redis_url: str | None = None
+    redis_prefix: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="1 to 64 letters, digits and _ . -"),
+    ] = "chat_sse"
     cors_credentials: Flag = False
     default_format: str = "sse"
     """The name of a format in `formats.FORMATS`, in any case; checked where the application is built."""

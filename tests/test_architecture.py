@@ -14,7 +14,7 @@ MAX_LINES = 300
 # From the ground up. A room may import rooms of lower floors and itself, and nothing else of this package.
 FLOORS = (
     {"errors"},
-    {"events", "target"},
+    {"events", "redis_access", "target"},
     {"messages", "models_file"},
     {"settings"},
     {"access", "formats", "limits", "observe", "stores", "upstreams"},
@@ -40,7 +40,7 @@ LIBRARIES = {
     "msgspec": ("",),
     "openai": ("upstreams/openai/",),
     "platformdirs": ("terminal/",),
-    "redis": ("limits/redis", "stores/redis/"),
+    "redis": ("limits/redis", "redis_access.py", "stores/redis/"),
     "rich": ("terminal/",),
     "sse_starlette": ("app.py", "formats/"),
     "starlette": ("access/", "api/", "app.py", "formats/", "observe/", "web/"),

@@ -283,5 +283,6 @@ def test_any_key_and_preference_is_taken_or_refused(
 @given(path=st.binary(max_size=40))
 @over_http
 def test_any_path_is_found_or_not(connection: HTTPConnection, path: bytes) -> None:
-    for method in ("GET", "DELETE"):  # 307: without the slash at its end
-        assert send(connection, method, f"/ask/{quote(path)}", {}) in (204, 307, 404, 405)
+    found = (204, 404, 405) if path.strip(b"/") else (400, 405)  # slashes alone: `/ask` without a question
+    for method in ("GET", "DELETE"):
+        assert send(connection, method, f"/ask/{quote(path)}", {}) in found

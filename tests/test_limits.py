@@ -30,8 +30,9 @@ from chat_sse.limits.budget import (
     MemoryBudgets,
     prompt_bound,
 )
+from chat_sse.limits.headers import LimitStatus
 from chat_sse.limits.memory_counters import MAX_COUNTERS, MemoryCounters
-from chat_sse.limits.rates import Rates
+from chat_sse.limits.rates import Rates, parse_rate
 from chat_sse.limits.redis import SharedBudgets, SharedCounts, SharedRates, SharedSlots
 from chat_sse.limits.slots import MemorySlots, Slots
 from chat_sse.messages import ImagePart, ImageUrl, Message, Question, TextPart
@@ -49,6 +50,13 @@ def redis_server() -> Iterator[RedisServer]:
 def empty(server: RedisServer) -> None:
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
+
+
+async def ask(rates: Rates, client: str) -> LimitStatus | None:
+    """Count a request that asks, and the question that it becomes."""
+    status = await rates.hit(client)
+    await rates.hit_total()
+    return status
 
 
 class Parts:
@@ -111,34 +119,34 @@ async def eventually(attempt: Callable[[], object], seconds: float = 5.0) -> Non
 
 async def test_a_client_is_refused_beyond_its_rate_and_the_others_are_not(limits: Parts) -> None:
     rates = limits.rates(HOUR, None)
-    lefts = [status.left for _ in range(3) if (status := await rates.hit("a"))]
+    lefts = [status.left for _ in range(3) if (status := await ask(rates, "a"))]
     assert lefts == [2, 1, 0]
     for _ in range(5):
         with pytest.raises(TooManyRequests) as refused:
-            await rates.hit("a")
+            await ask(rates, "a")
     assert 0 < (refused.value.retry_after or 0) <= 2 * 3600
     assert refused.value.headers["RateLimit"].startswith('"requests";r=0;t=')
     assert refused.value.headers["RateLimit-Policy"] == '"requests";q=3;w=3600'
-    await rates.hit("b")
+    await ask(rates, "b")
 
 
 async def test_everybody_is_refused_beyond_the_rate_of_all(limits: Parts) -> None:
     rates = limits.rates(RateLimitItemPerHour(100), HOUR)
-    told = [status.left for name in "abc" if (status := await rates.hit(name))]
+    told = [status.left for name in "abc" if (status := await ask(rates, name))]
     assert told == [2, 1, 0]  # of everybody's
     with pytest.raises(TooManyRequests, match="everybody"):
-        await rates.hit("d")
+        await ask(rates, "d")
 
 
 async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Parts) -> None:
     rates = limits.rates(RateLimitItemPerHour(2), RateLimitItemPerHour(4))
     for _ in range(2):
-        await rates.hit("greedy")
+        await ask(rates, "greedy")
     for _ in range(20):
-        with pytest.raises(TooManyRequests, match="one client"):
-            await rates.hit("greedy")
-    await rates.hit("b")
-    await rates.hit("c")
+        with pytest.raises(TooManyRequests, match="per client"):
+            await ask(rates, "greedy")
+    await ask(rates, "b")
+    await ask(rates, "c")
 
 
 async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Parts) -> None:
@@ -146,11 +154,11 @@ async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Parts) ->
     refused: list[float] = []
     for _ in range(40):
         try:
-            await rates.hit("a")
+            await ask(rates, "a")
         except TooManyRequests as error:
             refused.append(error.retry_after or 0)
             await asyncio.sleep((error.retry_after or 0) + 0.01)
-            await rates.hit("a")
+            await ask(rates, "a")
         if len(refused) == 2:
             break
     assert len(refused) == 2
@@ -158,12 +166,12 @@ async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Parts) ->
 
 async def test_no_limit_says_nothing(limits: Parts) -> None:
     rates = limits.rates(None, None)
-    assert [await rates.hit("a") for _ in range(5)] == [None] * 5
+    assert [await ask(rates, "a") for _ in range(5)] == [None] * 5
 
 
 async def test_parallel_hits_are_counted_one_by_one(limits: Parts) -> None:
     rates = limits.rates(RateLimitItemPerHour(7), None)
-    results = await asyncio.gather(*(rates.hit("a") for _ in range(50)), return_exceptions=True)
+    results = await asyncio.gather(*(ask(rates, "a") for _ in range(50)), return_exceptions=True)
     assert sum(isinstance(result, TooManyRequests) for result in results) == 43
     assert not [result for result in results if isinstance(result, Overloaded)]
 
@@ -172,12 +180,12 @@ async def test_no_burst_gets_through_where_two_windows_meet(limits: Parts) -> No
     rates = limits.rates(RateLimitItemPerSecond(10), None)
     await asyncio.sleep(-time.time() % 1)
     began = time.monotonic()
-    await rates.hit("a")  # a window begins now, in memory with the second, and in Redis with its first hit
+    await ask(rates, "a")  # a window begins now, in memory with the second, and in Redis with its first hit
     await asyncio.sleep(0.85)
     let_in = 1
     while (elapsed := time.monotonic() - began) < 1.25:
         try:
-            await rates.hit("a")
+            await ask(rates, "a")
         except TooManyRequests:
             await asyncio.sleep(0.002)
         else:
@@ -191,9 +199,9 @@ async def test_a_request_that_is_not_let_in_counts_for_its_client_alone(limits: 
     for _ in range(3):
         await rates.hit_client("stranger")
     for attempt in (rates.hit_client, rates.hit):
-        with pytest.raises(TooManyRequests, match="one client"):
+        with pytest.raises(TooManyRequests, match="per client"):
             await attempt("stranger")
-    told = [status.left for name in "abcd" if (status := await rates.hit(name))]
+    told = [status.left for name in "abcd" if (status := await ask(rates, name))]
     assert told == [2, 2, 1, 0]
     off = limits.rates(None, HOUR)
     for _ in range(10):
@@ -205,7 +213,7 @@ async def test_a_refusal_by_everybodys_rate_takes_nothing_from_the_client(limits
     let_in = 0
     while let_in < 3:
         try:
-            await rates.hit("a")
+            await ask(rates, "a")
         except TooManyRequests as error:
             assert "everybody" in error.details  # noqa: PT017 - many are let in and refused in turn
             await asyncio.sleep(0.05)
@@ -217,11 +225,11 @@ async def test_a_flood_from_more_addresses_than_there_is_room_for_is_counted_in_
     counters = MemoryCounters()
     rates = Rates(HOUR, None, lambda: counters)
     for _ in range(3):
-        await rates.hit("greedy")
+        await ask(rates, "greedy")
     for number in range(MAX_COUNTERS // 2):
         await counters.incr(str(number), 7200)
     with pytest.raises(TooManyRequests):
-        await rates.hit("greedy")
+        await ask(rates, "greedy")
     for number in range(3 * MAX_COUNTERS):
         await counters.incr(str(number), 7200)
         assert len(counters) <= MAX_COUNTERS
@@ -307,7 +315,7 @@ async def test_a_refusal_by_one_budget_takes_nothing_out_of_the_other(limits: Pa
     budgets = limits.budgets(Budget(1_000, "day"), Budget(2_000, "day"))
     await budgets.reserve("a", 1_000)
     for _ in range(5):
-        with pytest.raises(BudgetSpent, match="one client"):
+        with pytest.raises(BudgetSpent, match="per client"):
             await budgets.reserve("a", 1_000)
     await budgets.reserve("b", 1_000)
     with pytest.raises(BudgetSpent, match="everybody"):
@@ -400,7 +408,7 @@ async def test_an_answer_costs_what_upstream_says_and_else_its_most(
     permit = await admission.arrive("a", attaches=False)
     await permit.admit("1", question())
     for _ in range(2):  # the second time changes nothing
-        permit.settle(Outcome(refused=refused, done=done, size=size))
+        permit.settle(Outcome(refused=refused, done=done, seconds=60, size=size))
     expected = {"all": prompt + 100, "prompt and size": prompt + size}.get(str(cost), cost)
     left = (await budgets.reserve("a", 1)).status
     assert left is not None
@@ -431,7 +439,7 @@ async def test_two_processes_share_every_count(redis_server: RedisServer) -> Non
         slots = [side.slots(3, 100) for side in (left, right)]
         budgets = [side.budgets(None, Budget(350, "day")) for side in (left, right)]
         for attempts, kind in (
-            ([rates[n % 2].hit("a") for n in range(20)], TooManyRequests),
+            ([ask(rates[n % 2], "a") for n in range(20)], TooManyRequests),
             ([slots[n % 2].take("a", str(n)) for n in range(20)], TooManyStreams),
             ([budgets[n % 2].reserve("a", 100) for n in range(20)], BudgetSpent),
         ):
@@ -457,7 +465,7 @@ async def test_no_count_stays_for_ever_and_none_tells_an_address(redis_server: R
     empty(redis_server)
     async with AsyncExitStack() as stack:
         limits = Parts(redis_server.url, stack)
-        await limits.rates(HOUR, HOUR).hit("203.0.113.9")
+        await ask(limits.rates(HOUR, HOUR), "203.0.113.9")
         await limits.slots(9, 9).take("203.0.113.9", "1")
         await limits.budgets(Budget(10, "day"), Budget(10, "month")).reserve("203.0.113.9", 10)
     with redis.Redis.from_url(redis_server.url) as client:
@@ -478,18 +486,55 @@ async def test_without_redis_nothing_is_let_in() -> None:
             )
             await slots.take("a", "1")
             server.kill()
-            for attempt in (rates.hit("a"), slots.take("a", "2"), budgets.reserve("a", 1)):
+            for attempt in (ask(rates, "a"), slots.take("a", "2"), budgets.reserve("a", 1)):
                 with pytest.raises(StoreUnavailable) as refused:
                     await attempt
                 assert refused.value.retry_after
             slots.free("a", "1")
             server.start()
-            await rates.hit("a")
+            await ask(rates, "a")
             server.signal(signal.SIGSTOP)
             began = time.monotonic()
-            hanging = (rates.hit("a"), rates.hit_client("a"), slots.take("a", "2"), budgets.reserve("a", 1))
+            hanging = (ask(rates, "a"), rates.hit_client("a"), slots.take("a", "2"), budgets.reserve("a", 1))
             refusals = await asyncio.gather(*hanging, return_exceptions=True)
             assert {type(error) for error in refusals} == {StoreUnavailable}
             assert time.monotonic() - began < 3
             server.signal(signal.SIGCONT)
-            await rates.hit("a")
+            await ask(rates, "a")
+
+
+async def test_what_costs_nothing_takes_nothing_from_everybody() -> None:
+    rates = Rates(None, parse_rate("3/hour"))
+    limits = Limits(
+        rates=rates, slots=MemorySlots(9, 9), budgets=MemoryBudgets(None, None), system_prompt=None
+    )
+    for number in range(20):  # malformed, or refused before they cost anything
+        await limits.arrive(f"stranger {number}", attaches=False)
+    for number in range(3):
+        permit = await limits.arrive("a", attaches=False)
+        await permit.admit(str(number), question())
+    with pytest.raises(TooManyRequests):
+        await limits.arrive("a", attaches=False)
+
+
+async def test_an_answer_that_is_stopped_at_once_gives_most_of_its_reservation_back() -> None:
+    budgets = MemoryBudgets(None, Budget(10_000, "day"))
+    limits = Limits(rates=Rates(None, None), slots=MemorySlots(9, 9), budgets=budgets, system_prompt=None)
+    permit = await limits.arrive("a", attaches=False)
+    await permit.admit("1", question(output=8_000))
+    permit.settle(Outcome(refused=False, done=None, seconds=0.1, size=100))
+    left = (await budgets.reserve("a", 1)).status
+    assert left is not None
+    assert left.left == 10_000 - 1 - prompt_bound(question(), None) - 100 - 500
+
+
+async def test_another_questions_key_is_counted_as_a_request() -> None:
+    rates = Rates(parse_rate("2/hour"), None)
+    limits = Limits(
+        rates=rates, slots=MemorySlots(9, 9), budgets=MemoryBudgets(None, None), system_prompt=None
+    )
+    for _ in range(2):
+        permit = await limits.arrive("a", attaches=True)
+        await permit.count_misuse()
+    with pytest.raises(TooManyRequests):
+        await permit.count_misuse()

@@ -15,12 +15,12 @@ from redis.asyncio import Redis
 
 from chat_sse.errors import Draining, KeyReused, StoreUnavailable, StreamNotFound, UpstreamTimeout
 from chat_sse.events import Delta, Done, Start, failure, new_stream_id
+from chat_sse.redis_access import CONNECTIONS
 from chat_sse.stores.base import Log, LogSpec, Store
 from chat_sse.stores.memory import MemoryStore
-from chat_sse.stores.redis.client import CONNECTIONS
 from chat_sse.stores.redis.commands import READ_MS
 from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS
-from chat_sse.stores.redis.scripts import log_key, news_channel
+from chat_sse.stores.redis.scripts import Keys
 from chat_sse.stores.redis.store import RedisStore
 from tests.support.redis_server import RedisServer
 
@@ -431,7 +431,7 @@ async def test_a_second_producer_is_fenced(
     stopped = asyncio.Event()
     log.on_stop = stopped.set
     async with Redis.from_url(redis_server.url) as raw:
-        await raw.xadd(log_key(log.id), {"e": msgspec.json.encode(Delta("foreign"))}, id="1-0")
+        await raw.xadd(Keys("chat_sse").log(log.id), {"e": msgspec.json.encode(Delta("foreign"))}, id="1-0")
     log.append(deltas("own"))
     await stopped.wait()
     assert not log.append(deltas("refused"))
@@ -466,7 +466,7 @@ async def test_the_producer_knows_since_when_nobody_reads_elsewhere(
 
     async def is_listened_to(expected: int) -> bool:
         async with Redis.from_url(redis_server.url) as raw:
-            [(_, count)] = await raw.pubsub_numsub(news_channel(log.id))
+            [(_, count)] = await raw.pubsub_numsub(Keys("chat_sse").news(log.id))
             return bool(count == expected)
 
     reading = asyncio.create_task(read_all(await elsewhere.open(log.id)))

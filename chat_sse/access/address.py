@@ -81,7 +81,7 @@ def _parse(text: str) -> Address | None:
 
 
 def _without_port(text: str) -> str:
-    """Take off the port that some proxies append: `192.0.2.1:5678`, `[2001:db8::1]:5678`."""
+    """Remove the port that some proxies append: `192.0.2.1:5678`, `[2001:db8::1]:5678`."""
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0] if text.count(":") == 1 else text

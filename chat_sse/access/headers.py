@@ -1,4 +1,4 @@
-"""What every response tells browsers, whoever made it; one that says something itself is left as it is."""
+"""Header fields that every response gets, unless it has its own."""
 
 RESPONSE_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     # An answer is never run as a script, nor shown as a page, because it looks like one.

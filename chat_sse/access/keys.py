@@ -31,7 +31,7 @@ class KeyRing:
         return name in self._digests
 
     def owner_of(self, secret: bytes) -> str | None:
-        """Give the name of the key with this secret.
+        """Return the name of the key with this secret.
 
         Always compares with all of them, and digests instead of secrets: the time it takes tells neither
         how much of a guess was right nor which key it was.

@@ -39,7 +39,7 @@ class Links:
         return self._serializer.dumps(msgspec.to_builtins(Link(answer, owner, expires)))
 
     def read(self, token: str) -> Link | None:
-        """Give what a token says; None when it is not ours or has expired."""
+        """Return what a token says; None when it is not ours or has expired."""
         try:
             link = msgspec.convert(self._serializer.loads(token), Link)
         except (BadData, msgspec.ValidationError):

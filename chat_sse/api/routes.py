@@ -15,7 +15,7 @@ from chat_sse.access.origin import Origins
 from chat_sse.access.principal import principal_of
 from chat_sse.api.error_responses import handle_chat_error
 from chat_sse.api.request_body import check_media_type, question_in_url, read_body
-from chat_sse.errors import ChatError, InvalidRequest, StreamNotFound
+from chat_sse.errors import ChatError, InvalidRequest, KeyReused, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
@@ -111,10 +111,10 @@ async def reconnect(request: Request) -> Response:
 
     The AI SDK's `reconnectToStream`, and so in its format, whatever the default is.
     """
-    owner = _owner(request)
+    _owner(request)
     wanted = request.query_params.get("format", AiSdkFormat.name)
     fmt = choose(_service(request).formats, default=wanted, wanted=wanted, accept=None)
-    chat = _chat_of(owner, request.path_params["chat_id"])
+    chat = _chat_of(request, request.path_params["chat_id"])
     stream = await _service(request).relay.running_in_chat(chat)
     return Response(status_code=204) if stream is None else _respond(request, fmt, stream, after=-1)
 
@@ -199,9 +199,13 @@ async def _ask(request: Request, fmt: Format, body: bytes, key: str | None, perm
         owner=owner,
         idempotency_key=key,
         fingerprint=hashlib.sha256(body).digest(),
-        chat_id=None if ask.id is None else _chat_of(owner, ask.id),
+        chat_id=None if ask.id is None else _chat_of(request, ask.id),
     )
-    stream = await service.relay.start(question, spec, request.state.request_id, permit)
+    try:
+        stream = await service.relay.start(question, spec, request.state.request_id, permit)
+    except KeyReused:
+        await permit.count_misuse()
+        raise
     limits = permit.headers()
     if _prefers_async(request):
         location = f"/ask/{stream.id}?token={service.links.token(stream.id, owner)}"
@@ -210,8 +214,12 @@ async def _ask(request: Request, fmt: Format, body: bytes, key: str | None, perm
     return _respond(request, fmt, stream, after=-1, limits=limits)
 
 
-def _chat_of(owner: str, chat_id: str) -> str:
-    return f"{owner}/{chat_id}"
+def _chat_of(request: Request, chat_id: str) -> str:
+    """Name a chat as its owner's. Without keys, visitors are told apart by their network.
+
+    So a stranger who learns a chat's id cannot replace the answer that its owner resumes.
+    """
+    return f"{principal_of(request).client}/{chat_id}"
 
 
 def _prefers_async(request: Request) -> bool:

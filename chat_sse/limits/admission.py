@@ -4,6 +4,8 @@ A request that asks gets a permit. It is counted as soon as its head has arrived
 only when it is a new question, and does not attach to an answer.
 """
 
+import math
+
 import msgspec
 
 from chat_sse.events import Done
@@ -13,6 +15,9 @@ from chat_sse.limits.rates import Rates
 from chat_sse.limits.slots import Slots
 from chat_sse.messages import Question
 
+# Above what the fastest public servers give to one answer (Cerebras, Groq: up to 3,000).
+TOKENS_PER_SECOND = 5_000
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How an upstream call ended, as far as it matters to who pays."""
@@ -21,6 +26,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Upstream refused the question before it did anything, which costs nothing."""
     done: Done | None
     """Upstream's own end of a complete answer."""
+    seconds: float
+    """How long the call has lasted."""
     size: int
     """Bytes of all events, so more than the answer has tokens."""
 
@@ -35,7 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What is put before every conversation, and costs tokens too."""
 
     async def arrive(self, client: str, *, attaches: bool) -> "Permit":
-        """Let a request in that asks. Raises TooManyRequests, and StoreUnavailable when nobody can tell.
+        """Count a request that asks. Raises TooManyRequests, or StoreUnavailable when Redis is out of reach.
 
         `attaches`: it carries the key of an answer that is there. It costs nobody anything and does not
         count, so that a reader whose connection breaks again and again always gets back to its answer.
@@ -56,40 +63,51 @@ class Permit:
         self._reservation: Reservation | None = None
 
     async def admit(self, stream_id: str, question: Question) -> None:
-        """Take a slot and the most that the question may cost. Raises ChatError; nothing is held then."""
+        """Hold a slot and reserve the most that the question can cost. Raises ChatError, holding nothing."""
         limits = self._admission
         tokens = prompt_bound(question, limits.system_prompt) + question.max_output_tokens
         await limits.slots.take(self._client, stream_id)
+        reservation: Reservation | None = None
         try:
-            self._reservation = await limits.budgets.reserve(self._client, tokens)
+            reservation = await limits.budgets.reserve(self._client, tokens)
+            await limits.rates.hit_total()
         except BaseException:
             limits.slots.free(self._client, stream_id)
+            if reservation is not None:
+                limits.budgets.settle(reservation, 0)
             raise
+        self._reservation = reservation
         self._tokens = self._reservation.status
         self._output_tokens = question.max_output_tokens
         self._stream_id = stream_id
 
+    async def count_misuse(self) -> None:
+        """Count a request that carried another question's key: only attaching is free."""
+        if self._requests is None:
+            await self._admission.rates.hit_client(self._client)
+
     def settle(self, outcome: Outcome) -> None:
-        """Give back the slot, and the tokens that were not spent. Once; after that it does nothing."""
+        """Release the slot and the tokens that were not spent. Calls after the first do nothing."""
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
             self._admission.slots.free(self._client, self._stream_id)
             self._admission.budgets.settle(reservation, self._spent(outcome, reservation.tokens))
 
     def headers(self) -> dict[str, str]:
-        """Tell where this client stood when it was let in, in header fields for the response."""
+        """Return the header fields that tell this client what was left of its limits."""
         return limit_headers(self._requests, self._tokens)
 
     def _spent(self, outcome: Outcome, reserved: int) -> int:
-        """Judge what an answer has cost, never too little.
+        """Return what an answer can have cost, never too little.
 
-        A call that was cut off, from either side, may have produced more than arrived here, reasoning that
-        no server shows included: it stays at its most.
+        A call that was cut off, from either side, may have produced more than arrived here, hidden reasoning
+        included: as much as the fastest server can in its time, and no more than its cap.
         """
         if outcome.refused:
             return 0
         if outcome.done is None:
-            return reserved
+            unseen = math.ceil(outcome.seconds * TOKENS_PER_SECOND)
+            return reserved - self._output_tokens + min(self._output_tokens, outcome.size + unseen)
         if outcome.done.usage is not None:
             return tokens_told(outcome.done.usage)
         return reserved - self._output_tokens + min(self._output_tokens, outcome.size)

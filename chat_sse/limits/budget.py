@@ -57,7 +57,7 @@ class Budget(msgspec.Struct, frozen=True):
         return cls(int(tokens), period)
 
     def window(self, now: float) -> Window:
-        """Give the window that a time lies in."""
+        """Return the window that a time lies in."""
         moment = datetime.fromtimestamp(now, UTC)
         start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
         if self.period == "day":
@@ -67,7 +67,7 @@ class Budget(msgspec.Struct, frozen=True):
         return Window(f"{start:%Y-%m}", start.timestamp(), following.timestamp())
 
     def status(self, spent: int, window: Window, now: float) -> LimitStatus:
-        """Tell how much is left."""
+        """Return how much is left."""
         seconds = round(window.end - window.start)
         return LimitStatus(self.tokens, seconds, max(0, self.tokens - spent), window.end - now)
 
@@ -86,10 +86,10 @@ class Budgets(Protocol):
     """Keeps what has been spent."""
 
     async def reserve(self, client: str, tokens: int) -> Reservation:
-        """Take the most that a question may cost.
+        """Reserve the most that a question can cost.
 
         Raises BudgetSpent when there is not so much left, PayloadTooLarge when there never will be, and
-        StoreUnavailable when nobody can tell.
+        StoreUnavailable when the counts are out of reach.
         """
         ...
 
@@ -99,7 +99,7 @@ class Budgets(Protocol):
 
 
 def prompt_bound(question: Question, system_prompt: str | None = None) -> int:
-    """Give a number of tokens that the prompt cannot exceed."""
+    """Return a number of tokens that the prompt cannot exceed."""
     tokens = TOKENS_PER_CONVERSATION + (_bytes_of(system_prompt) if system_prompt else 0)
     for message in question.messages:
         tokens += TOKENS_PER_MESSAGE
@@ -126,11 +126,10 @@ def tokens_told(usage: Usage) -> int:
 
 
 def budget_spent(budget: Budget, window: Window, now: float, spent: int, *, client: bool) -> BudgetSpent:
-    """Write the refusal of a question that could cost more than is left."""
-    whose = "one client" if client else "everybody together"
+    """Return the refusal of a question that could cost more than is left."""
+    whose = "per client" if client else "for everybody together"
     return BudgetSpent(
-        f"{budget.tokens} tokens a {budget.period} for {whose} at the most; what is left is less than this "
-        f"question may cost",
+        f"limit: {budget.tokens} tokens per {budget.period} {whose}; this question may cost more than is left",
         retry_after=window.end - now,
         headers=limit_headers(None, budget.status(spent, window, now)),
     )

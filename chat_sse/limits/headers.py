@@ -20,7 +20,7 @@ class LimitStatus(msgspec.Struct, frozen=True):
 
 
 def tighter(own: LimitStatus, everybodys: LimitStatus) -> LimitStatus:
-    """Tell a client of its own limit, but promise no more than everybody has left."""
+    """Return the client's own limit, with no more left than everybody has."""
     if own.left <= everybodys.left:
         return own
     return LimitStatus(own.quota, own.window_seconds, everybodys.left, everybodys.reset_seconds)

@@ -33,26 +33,32 @@ class Rates:
         storage: Callable[[], Storage] = MemoryCounters,
     ) -> None:
         """`storage`: gives the counters of each rate; those of this process unless told otherwise."""
-        self._client = _Limit(per_client, "one client", storage()) if per_client else None
-        self._everybody = _Limit(total, "everybody together", storage()) if total else None
+        self._client = _Limit(per_client, "per client", storage()) if per_client else None
+        self._everybody = _Limit(total, "for everybody together", storage()) if total else None
 
     async def hit(self, client: str) -> LimitStatus | None:
-        """Count a request; gives where the client stands now, None where nothing is limited.
+        """Count a request for its client; returns what is left for it, None where nothing is limited.
 
         Raises TooManyRequests, and StoreUnavailable when the counts cannot be reached. A refused request does
         not count, so a client that is refused takes nothing from the others.
         """
-        counted = []
+        statuses = []
         if self._client:
-            counted.append((self._client, f"client/{client}"))
+            statuses.append(await self._client.test(f"client/{client}"))
         if self._everybody:
-            counted.append((self._everybody, "all"))
-        statuses = [await limit.test(name) for limit, name in counted]
-        # Others may have come in between where the counts are shared: the client's own hit is first, so that
-        # a flood which passed the test at the same moment ends there, and takes nothing from everybody.
-        for limit, name in counted:
-            await limit.hit(name)
+            statuses.append(await self._everybody.test("all"))
+        if self._client:
+            await self._client.hit(f"client/{client}")
         return reduce(tighter, statuses) if statuses else None
+
+    async def hit_total(self) -> None:
+        """Count a question for everybody together, once it is about to cost something. Raises as `hit` does.
+
+        What costs nothing (a malformed body, a refusal) is counted for its sender alone, so that a few
+        strangers cannot use up everybody's rate with it.
+        """
+        if self._everybody:
+            await self._everybody.hit("all")
 
     async def hit_client(self, client: str) -> None:
         """Count a request for its client alone, one that was not let in. Raises as `hit` does."""
@@ -70,7 +76,7 @@ class _Limit:
         self._limiter = SlidingWindowCounterRateLimiter(storage)
 
     async def test(self, name: str) -> LimitStatus:
-        """Tell where `name` stands after one more hit. Raises TooManyRequests when it does not fit."""
+        """Return what is left for `name` after one more hit. Raises TooManyRequests when nothing is."""
         reset, left = await self._limiter.get_window_stats(self._rate, name)
         if left < 1:
             raise self._refusal(reset - time.time())
@@ -88,7 +94,7 @@ class _Limit:
 
     def _refusal(self, wait_seconds: float) -> TooManyRequests:
         return TooManyRequests(
-            f"{self._rate.amount} questions a {self._rate.GRANULARITY.name} from {self._whose} at the most",
+            f"limit: {self._rate.amount} requests per {self._rate.GRANULARITY.name} {self._whose}",
             retry_after=max(wait_seconds, 1),
             headers=limit_headers(LimitStatus(self._rate.amount, self._window, 0, wait_seconds), None),
         )

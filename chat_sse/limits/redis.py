@@ -4,9 +4,9 @@ Each count is one script, so that no two processes can both take what is left fo
 answer, nobody can tell what is left, and nothing is asked: a limit that counts locally during an outage would
 allow as many times more as there are processes, and the log lies in the same Redis anyway.
 
-    chat_sse:rates:{…/all/…}, {…/client/<digest>/…}   counters of the package `limits`, two for each
-    chat_sse:{slots}:all, :client:<digest>            sorted set: stream id, scored by the end of its lease
-    chat_sse:{budget}:all:<window>, …:<digest>        tokens that are spent or reserved
+    <prefix>:rates:{…/all/…}, {…/client/<digest>/…}   counters of the package `limits`, two for each
+    <prefix>:{slots}:all, :client:<digest>            sorted set: stream id, scored by the end of its lease
+    <prefix>:{budget}:all:<window>, …:<digest>        tokens that are spent or reserved
 
 A process that dies stops renewing its leases, so its slots are free again within LEASE_MS. What it had
 reserved stays spent until the window is over: nobody knows what its calls have cost.
@@ -25,10 +25,8 @@ from typing import Any, TypeVar
 import msgspec
 from limits import RateLimitItem
 from limits.aio.storage import RedisStorage
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from chat_sse.errors import StoreUnavailable
 from chat_sse.limits.budget import Budget, Reservation, budget_spent, check_fits
@@ -36,15 +34,12 @@ from chat_sse.limits.headers import LimitStatus, tighter
 from chat_sse.limits.rates import Rates
 from chat_sse.limits.redis_scripts import FREE, RENEW, RESERVE, SETTLE, TAKE
 from chat_sse.limits.slots import all_taken, too_many_streams
+from chat_sse.redis_access import DEFAULT_PREFIX, SOCKET_SECONDS, evaluate, open_pool, send, unavailable
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 16
-# A round trip takes a millisecond; a question waits no longer than this to hear that it cannot be asked.
-SOCKET_SECONDS = 2.0
-RETRY_SECONDS = 2.0
 # A process that hangs for longer than its lease counts its answers anew at the next renewal.
 LEASE_MS = 6000
 RENEW_SECONDS = 2.0
@@ -55,44 +50,38 @@ KEPT_SECONDS = 86_400
 CLOSING_SECONDS = 2.0
 
 
-RATES_PREFIX = "chat_sse:rates"
-ALL_SLOTS = "chat_sse:{slots}:all"
-
-
 class SharedCounts:
     """Scripts in Redis, each call bounded in time."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, prefix: str = DEFAULT_PREFIX) -> None:
         """Prepare; nothing connects. Raises ValueError for a URL that redis-py cannot read."""
         # No retries: a reservation whose reply was lost must not be made twice.
-        self._pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=SOCKET_SECONDS,
-            socket_timeout=SOCKET_SECONDS,
-            socket_connect_timeout=SOCKET_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
+        self._pool = open_pool(url, retries=0)
         self._client = Redis.from_pool(self._pool)
+        self._prefix = prefix
         self._later: set[asyncio.Task[None]] = set()
 
     async def run(self, script: str, keys: list[str], *arguments: str | int) -> Any:
         """Run a script. Raises StoreUnavailable when Redis does not answer."""
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         async with self.bounded():
-            try:
-                return await self._client.evalsha(sha, len(keys), *keys, *arguments)
-            except NoScriptError:
-                return await self._client.eval(script, len(keys), *keys, *arguments)
+            [result] = await send(self._client, [evaluate(script, keys, *arguments)], (script,))
+        return result
+
+    def all(self, kind: str) -> str:
+        """Name everybody's count."""
+        return f"{self._prefix}:{{{kind}}}:all"
+
+    def of_client(self, kind: str, client: str) -> str:
+        """Name a client's count. Names of clients may hold anything, and addresses are nobody's business."""
+        return f"{self._prefix}:{{{kind}}}:client:{_digest(client)}"
 
     def storage(self) -> RedisStorage:
-        """Give counters to the package `limits`, over the same connections."""
+        """Return counters for the package `limits`, over the same connections."""
         # It never learns the real URL, which may hold a password.
         return RedisStorage(
             "async+redis://",
             implementation="redispy",
-            key_prefix=RATES_PREFIX,
+            key_prefix=f"{self._prefix}:rates",
             connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but not in its annotation
         )
 
@@ -104,7 +93,7 @@ class SharedCounts:
                 yield
         except (RedisError, OSError, TimeoutError) as exc:
             log.warning("limits.unavailable", extra={"fields": {"reason": type(exc).__name__}})
-            raise StoreUnavailable("Redis does not answer", retry_after=RETRY_SECONDS) from exc
+            raise unavailable() from exc
 
     def run_later(self, script: str, keys: list[str], *arguments: str | int) -> None:
         """Run a script without waiting for it; an outage is logged, and that is all."""
@@ -133,11 +122,6 @@ def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
         yield piece
 
 
-def _client_key(kind: str, client: str) -> str:
-    """Name a client's count. Names of clients may hold anything, and addresses are nobody's business."""
-    return f"chat_sse:{{{kind}}}:client:{_digest(client)}"
-
-
 def _digest(client: str) -> str:
     return hashlib.sha256(client.encode()).hexdigest()[:32]
 
@@ -155,6 +139,11 @@ class SharedRates(Rates):
         """Count, as `Rates.hit` promises."""
         async with self._counts.bounded():
             return await super().hit(_digest(client))
+
+    async def hit_total(self) -> None:
+        """Count, as `Rates.hit_total` promises."""
+        async with self._counts.bounded():
+            await super().hit_total()
 
     async def hit_client(self, client: str) -> None:
         """Count, as `Rates.hit_client` promises."""
@@ -174,7 +163,7 @@ class SharedSlots:
 
     async def take(self, client: str, stream_id: str) -> None:
         """Take, as `Slots.take` promises."""
-        keys = [_client_key("slots", client), ALL_SLOTS]
+        keys = [self._counts.of_client("slots", client), self._counts.all("slots")]
         full = await self._counts.run(TAKE, keys, self._per_client, self._total, stream_id, LEASE_MS)
         if full:
             raise all_taken(self._total) if full == len(keys) else too_many_streams(self._per_client)
@@ -193,7 +182,7 @@ class SharedSlots:
             await asyncio.wait([self._renewing])
 
     def _remove(self, stream_id: str, client_key: str) -> None:
-        self._counts.run_later(FREE, [client_key, ALL_SLOTS], stream_id)
+        self._counts.run_later(FREE, [client_key, self._counts.all("slots")], stream_id)
 
     async def _renew(self) -> None:
         while True:
@@ -206,7 +195,8 @@ class SharedSlots:
                 self._remove(stream_id, held[stream_id])  # freed meanwhile, and renewed after that
 
     async def _renew_some(self, held: Sequence[tuple[str, str]]) -> None:
-        keys = [key for _, client_key in held for key in (client_key, ALL_SLOTS)]
+        everybody = self._counts.all("slots")
+        keys = [key for _, client_key in held for key in (client_key, everybody)]
         ids = [name for stream_id, _ in held for name in (stream_id, stream_id)]
         await self._counts.run(RENEW, keys, LEASE_MS, *ids)
 
@@ -255,8 +245,8 @@ class SharedBudgets:
     def _keys(self, reservation: Reservation) -> list[str]:
         """Name the counters of a reservation, the client's first."""
         return [
-            f"{_client_key('budget', reservation.client)}:{window}"
+            f"{self._counts.of_client('budget', reservation.client)}:{window}"
             if budget is self._per_client
-            else f"chat_sse:{{budget}}:all:{window}"
+            else f"{self._counts.all('budget')}:{window}"
             for budget, window in zip(self._budgets, reservation.windows, strict=True)
         ]

@@ -1,6 +1,6 @@
 """The counting itself: one script is one step for every process that looks. Keys: see `shared.py`."""
 
-# KEYS sorted set of the client, of all. ARGV limits, stream id, lease (ms). Gives 0 when it is taken, else
+# KEYS sorted set of the client, of all. ARGV limits, stream id, lease (ms). Returns 0 when it is taken, else
 # the number of the set that is full.
 TAKE = """
 local time = redis.call('TIME')

@@ -19,13 +19,13 @@ class Slots(Protocol):
         ...
 
     def free(self, client: str, stream_id: str) -> None:
-        """Give a slot back. Never waits and never raises."""
+        """Return a slot back. Never waits and never raises."""
         ...
 
 
 def too_many_streams(limit: int) -> TooManyStreams:
     """Write one client's refusal."""
-    return TooManyStreams(f"{limit} answers at once for one client at the most", retry_after=RETRY_SECONDS)
+    return TooManyStreams(f"limit: {limit} answers at once per client", retry_after=RETRY_SECONDS)
 
 
 def all_taken(limit: int) -> Overloaded:

@@ -81,7 +81,7 @@ class RunningAnswer:
             self.log.append([Start(id=self.log.id, model=self.model or self.question.model)])
 
     def open_gate(self, refusal: ChatError | None = None) -> None:
-        """Let the first readers go on to the stream, or raise upstream's refusal for them. Works once."""
+        """Release the first readers to the stream or to upstream's refusal. The first call counts."""
         if not self.gate.is_set():
             self.gate_timer.cancel()
             self.refusal = refusal

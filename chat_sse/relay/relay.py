@@ -188,7 +188,9 @@ class Relay:
     def _ended(self, answer: RunningAnswer) -> None:
         """Clean up after a pump, however it ended. A task's callback, so it cannot be cancelled."""
         del self._running[answer.log.id]
-        answer.permit.settle(Outcome(refused=answer.unpaid, done=answer.done, size=answer.log.size))
+        seconds = answer.loop.time() - answer.started_at
+        outcome = Outcome(refused=answer.unpaid, done=answer.done, seconds=seconds, size=answer.log.size)
+        answer.permit.settle(outcome)
         answer.readers.close()
         answer.open_gate()
         if not answer.log.sealed:  # the pump was cancelled from outside, such as by the loop's end

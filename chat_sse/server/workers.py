@@ -198,7 +198,7 @@ def beside(bound: socket.socket) -> socket.socket:
 
 
 def bound_unread_bytes(listening: socket.socket, seconds: float) -> None:
-    """Have the kernel reset a connection whose peer accepts no bytes for so long; inherited by accept.
+    """Make the kernel reset a connection whose peer accepts no bytes for so long; inherited by accept.
 
     asyncio flushes before it closes, and would otherwise wait forever for a client that does not read.
     """

@@ -68,7 +68,7 @@ class Log(Protocol):
         ...
 
     async def extent(self) -> tuple[int, bool]:
-        """Tell how many entries there are, and whether the last one is terminal."""
+        """Return how many entries there are, and whether the last one is terminal."""
         ...
 
     async def read(self, after: int, subscriber: Subscriber | None = None) -> Sequence[bytes]:
@@ -114,15 +114,15 @@ class Store(Protocol):
         ...
 
     async def find_key(self, key: str) -> Log:
-        """Give the log that claimed the key. Raises StreamNotFound when there is none (any more)."""
+        """Return the log that claimed the key. Raises StreamNotFound when there is none (any more)."""
         ...
 
     async def find_chat(self, chat_id: str) -> Log:
-        """Give the newest log with the label. Raises StreamNotFound when there is none (any more)."""
+        """Return the newest log with the label. Raises StreamNotFound when there is none (any more)."""
         ...
 
     async def open(self, stream_id: str) -> Log:
-        """Give a log by its id. Raises StreamNotFound when it is unknown or expired."""
+        """Return a log by its id. Raises StreamNotFound when it is unknown or expired."""
         ...
 
     async def seal(self, stream_id: str, event: Terminal) -> bool:
@@ -135,14 +135,14 @@ class Store(Protocol):
         ...
 
     async def idle_elsewhere(self, log: Log) -> float:
-        """Tell the producer for how many seconds no other process has read its log.
+        """Return for how many seconds no other process has read a log. For its producer.
 
         0 while one does, or may: also when that cannot be known. Infinity when none ever has.
         """
         ...
 
     async def check(self) -> None:
-        """Tell whether logs can be created. Raises StoreUnavailable."""
+        """Return whether logs can be created. Raises StoreUnavailable."""
         ...
 
     def interrupt(self, error: ChatError) -> None:

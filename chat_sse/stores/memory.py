@@ -31,7 +31,7 @@ class _Waiting:
         self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self, first: int) -> None:
-        """Have its task read on from an entry. The first call counts."""
+        """Wake its task, which reads on from an entry. Calls after the first do nothing."""
         if self.first is None:
             self.subscriber, self.first = None, first
             if not self.woken.done():  # cancelled
@@ -41,12 +41,14 @@ class _Waiting:
 class MemoryLog:
     """A Log as a list."""
 
-    __slots__ = ("_entries", "_on_seal", "_waiting", "id", "on_stop", "owner", "sealed", "size")
+    __slots__ = ("_entries", "_on_seal", "_waiting", "closed", "id", "on_stop", "owner", "sealed", "size")
 
     def __init__(self, spec: LogSpec, on_seal: Callable[["MemoryLog"], None]) -> None:
         self.id = spec.stream_id
         self.owner = spec.owner
         self.sealed = False
+        self.closed = False
+        """Whether nothing more can be read here than there is. Always so once it is sealed."""
         self.size = 0
         self._entries: list[bytes] = []
         self._waiting: list[_Waiting] = []
@@ -63,7 +65,7 @@ class MemoryLog:
             self._entries.append(entry)
             self.size += len(entry)
             if isinstance(event, (Done, Failure)):
-                self.sealed = True
+                self.sealed = self.closed = True
                 self._on_seal(self)
                 break
         self._offer(first)
@@ -105,7 +107,7 @@ class MemoryLog:
     async def read(self, after: int, subscriber: Subscriber | None = None) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""
         first = after + 1
-        while first >= len(self._entries) and not self.sealed:
+        while first >= len(self._entries) and not self.closed:
             waiting = _Waiting(subscriber if first == len(self._entries) else None)
             self._waiting.append(waiting)
             try:
@@ -120,7 +122,7 @@ class MemoryLog:
         entries = self._entries[first:]
         for waiting in self._waiting:
             subscriber = waiting.subscriber
-            if subscriber is None or self.sealed or not subscriber.deliver(entries):
+            if subscriber is None or self.closed or not subscriber.deliver(entries):
                 waiting.wake(first)
 
 

@@ -96,7 +96,7 @@ def _operation(route: Route, method: str) -> Json:
 
 
 def _summary(route: Route) -> str:
-    """Take the first line of the handler's docstring, without the method and path that it may begin with."""
+    """Return the first line of the handler's docstring, without a method and path at its beginning."""
     text = (inspect.getdoc(route.endpoint) or "").partition("\n")[0]
     text = re.sub(r"^[A-Z]+ /\S*: ", "", text).removesuffix(".").replace("`", "")  # no Markdown here
     return text[:1].upper() + text[1:]

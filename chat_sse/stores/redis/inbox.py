@@ -10,7 +10,6 @@ from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.commands import Commands, Job
 from chat_sse.stores.redis.logs import CHUNK_ENTRIES, MirroredLog, Readers
 from chat_sse.stores.redis.pubsub import PubSub
-from chat_sse.stores.redis.scripts import log_key, news_channel
 
 
 class Inbox:
@@ -27,7 +26,7 @@ class Inbox:
         self._unmarked: set[str] = set()  # stream ids whose reading is to be told
 
     def mirror(self, spec: LogSpec, producer: str, *, ended: bool, readers: Readers) -> MirroredLog:
-        """Give the mirror that a log's readers here share."""
+        """Return the mirror that a log's readers here share."""
         mirror = self._opened.get(spec.stream_id)
         if mirror is None or mirror.fault is not None:
             mirror = MirroredLog(spec, producer, ended=ended, readers=readers)
@@ -36,11 +35,11 @@ class Inbox:
 
     def running(self) -> list[MirroredLog]:
         """List the mirrors with readers whose logs go on."""
-        return [mirror for mirror in self._read.values() if not mirror.sealed and not mirror.ended]
+        return [mirror for mirror in self._read.values() if not mirror.closed and not mirror.ended]
 
     def attend(self, mirror: MirroredLog) -> None:
         """Keep a mirror up with its log: it has readers."""
-        channel = news_channel(mirror.id)
+        channel = self._commands.keys.news(mirror.id)
         if channel not in self._read:
             self._listener.subscribe(channel)
         self._read[channel] = mirror
@@ -48,8 +47,8 @@ class Inbox:
         self.fetch(mirror)
 
     def leave(self, mirror: MirroredLog) -> None:
-        """Let it be: it has none."""
-        channel = news_channel(mirror.id)
+        """Stop following a log: it has no readers here."""
+        channel = self._commands.keys.news(mirror.id)
         self._behind.discard(mirror)
         if self._read.get(channel) is mirror:
             del self._read[channel]
@@ -63,7 +62,7 @@ class Inbox:
         self._wake()
 
     def hear(self, channel: str) -> None:
-        """Take an announcement: there is something to read."""
+        """Handle an announcement that a log has grown."""
         if mirror := self._read.get(channel):
             self.fetch(mirror)
 
@@ -91,16 +90,16 @@ class Inbox:
         behind, self._behind = self._behind, set()
         for mirror in behind:
             start = f"{mirror.length + 1}-0"
-            fetch = ("XRANGE", log_key(mirror.id), start, "+", "COUNT", CHUNK_ENTRIES)
+            fetch = ("XRANGE", self._commands.keys.log(mirror.id), start, "+", "COUNT", CHUNK_ENTRIES)
             yield fetch, partial(self._received, mirror)
 
     def _mark(self, mirror: MirroredLog) -> None:
-        if not mirror.sealed and not mirror.ended:
+        if not mirror.closed and not mirror.ended:
             self._unmarked.add(mirror.id)
 
     def _received(self, mirror: MirroredLog, result: list[tuple[bytes, Any]]) -> None:
-        """Take what a fetch has brought."""
-        if mirror.sealed:
+        """Handle a fetch's result."""
+        if mirror.closed:
             return
         if result:
             mirror.extend([fields[b"e"] for _, fields in result])

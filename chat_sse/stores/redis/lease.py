@@ -1,6 +1,6 @@
 """Signs of life: this process holds a lease, and seals the logs of those that have lost theirs.
 
-A lease is looked at by whoever reads one of its holder's logs: nobody else is left hanging when it is gone.
+Only processes that read one of its holder's logs check a lease: no other reader waits for a dead producer.
 """
 
 import asyncio
@@ -15,7 +15,6 @@ from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.commands import Commands
 from chat_sse.stores.redis.inbox import Inbox
 from chat_sse.stores.redis.logs import MirroredLog
-from chat_sse.stores.redis.scripts import control_channel, lease_key
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +59,12 @@ class Lease:
         running = self._inbox.running()
         self._inbox.mark_running()
         producers = sorted({mirror.producer for mirror in running})
-        own = self._commands.producer
+        own, keys = self._commands.producer, self._commands.keys
         _, _, *leases = await self._client.run(
             [
-                ("SET", lease_key(own), "1", "PX", int(LEASE_SECONDS * 1000)),
-                ("PUBLISH", control_channel(own), b""),  # by which the listener hears that it is not deaf
-                *(("EXISTS", lease_key(producer)) for producer in producers),
+                ("SET", keys.lease(own), "1", "PX", int(LEASE_SECONDS * 1000)),
+                ("PUBLISH", keys.control(own), b""),  # by which the subscriber knows that it still hears
+                *(("EXISTS", keys.lease(producer)) for producer in producers),
             ],
             probe=True,
         )
@@ -81,7 +80,7 @@ class Lease:
 
     async def give_back(self) -> None:
         """End the lease at once. Raises StoreUnavailable."""
-        await self._client.run([("DEL", lease_key(self._commands.producer))])
+        await self._client.run([("DEL", self._commands.keys.lease(self._commands.producer))])
 
     async def _seal_orphan(self, mirror: MirroredLog) -> None:
         """End an answer whose producer is gone."""

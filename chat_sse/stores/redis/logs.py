@@ -8,15 +8,12 @@ from typing import Protocol
 import msgspec
 
 from chat_sse.errors import ChatError
-from chat_sse.events import Event, Subscriber, Terminal
+from chat_sse.events import Event, Subscriber, Terminal, is_terminal
 from chat_sse.stores.base import LogSpec
 from chat_sse.stores.memory import MemoryLog
 
 # Bounds one command's size and time within Redis, which does nothing else meanwhile.
 CHUNK_ENTRIES = 500
-
-TERMINAL = (b'{"type":"done"', b'{"type":"error"')
-"""How a terminal entry begins: the tag is an event's first field."""
 
 decode_terminal = msgspec.json.Decoder(Terminal).decode
 
@@ -25,7 +22,7 @@ class Readers(Protocol):
     """Where a mirror's entries come from, and who is told that they are read."""
 
     async def extent(self, stream_id: str) -> tuple[int, bool]:
-        """Tell a log's extent. Raises StreamNotFound."""
+        """Return a log's extent. Raises StreamNotFound."""
         ...
 
     def attend(self, mirror: "MirroredLog") -> None:
@@ -33,7 +30,7 @@ class Readers(Protocol):
         ...
 
     def leave(self, mirror: "MirroredLog") -> None:
-        """Let it be: it has none."""
+        """Stop following a log: it has no readers here."""
         ...
 
 
@@ -76,7 +73,7 @@ class ProducedLog(MemoryLog):
             self.stop(decode_terminal(entry))
 
     def unsent(self) -> tuple[list[bytes], bool]:
-        """Give the next entries to send, and whether they are the last."""
+        """Return the next entries to send, and whether they are the last."""
         chunk = self._entries[self.sent : self.sent + CHUNK_ENTRIES]
         return chunk, self.sealed and self.sent + len(chunk) == len(self._entries)
 
@@ -123,7 +120,7 @@ class MirroredLog(MemoryLog):
     def reading(self) -> Iterator[None]:
         """Hold, as `Log.reading` promises: fetch what is new while somebody does."""
         self._holders += 1
-        if self._holders == 1 and not self.sealed:
+        if self._holders == 1 and not self.closed:
             self._readers.attend(self)
         try:
             yield
@@ -132,17 +129,24 @@ class MirroredLog(MemoryLog):
             if self._holders == 0:
                 self._readers.leave(self)
 
+    async def read_to_end(self) -> None:
+        """Read all entries. Raises ChatError as `read` does."""
+        after = -1
+        with self.reading():
+            while entries := await self.read(after):
+                after += len(entries)
+
     def extend(self, entries: Sequence[bytes]) -> None:
-        """Take entries that were fetched."""
+        """Append entries that were fetched."""
         first = len(self._entries)
         self._entries.extend(entries)
         self.size += sum(map(len, entries))
-        self.sealed = self._entries[-1].startswith(TERMINAL)
+        self.sealed = self.closed = is_terminal(self._entries[-1])
         self._offer(first)
 
     def fail(self, error: ChatError) -> None:
-        """Tell all readers that no more can be read from here."""
-        if not self.sealed:
+        """End all reads here with an error. The log itself goes on."""
+        if not self.closed:
             self.fault = error
-            self.sealed = True
+            self.closed = True
             self._offer(len(self._entries))

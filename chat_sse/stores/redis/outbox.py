@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 
 from chat_sse.errors import InternalError
-from chat_sse.events import failure
+from chat_sse.events import failure, is_terminal
 from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.commands import Commands, Job
-from chat_sse.stores.redis.logs import TERMINAL, ProducedLog, decode_terminal
+from chat_sse.stores.redis.logs import ProducedLog, decode_terminal
+from chat_sse.stores.redis.scripts import Sealed
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Outbox:
                     yield self._commands.claim(spec), None
                 if spec.chat_id is not None:
                     yield self._commands.label(spec), None
-            sealed = (2 if produced.asked else 1) if last else 0
+            sealed = (Sealed.AS_ASKED if produced.asked else Sealed.BY_PRODUCER) if last else Sealed.NO
             append = self._commands.append(
                 spec, produced.sent, entries, sealed=sealed, discarded=produced.discarded
             )
@@ -72,7 +73,7 @@ class Outbox:
                 yield from ((command, None) for command in retiring)
 
     def _sent(self, produced: ProducedLog, first: int, count: int, last: bool, result: list[Any]) -> None:
-        """Take note of what an append has done."""
+        """Handle the result of an append."""
         outcome, detail = result
         if outcome == b"lost" and not (produced.discarded and detail == 0):
             produced.sent, produced.registered = detail, detail > 0
@@ -95,14 +96,14 @@ class Outbox:
         """Another process has ended this answer: this one was taken for dead."""
         log.warning("log.overruled", extra={"fields": {"id": produced.id}})
         self._release(produced)
-        if terminal.startswith(TERMINAL):
+        if is_terminal(terminal):
             produced.stop(decode_terminal(terminal))
         else:
             produced.stop(failure(InternalError("another process writes this answer"), ""))
         self._unsent.pop(produced, None)
 
     def _release(self, produced: ProducedLog) -> None:
-        """Let go of a log that Redis has to its end; who reads it here goes on."""
+        """Drop a log that Redis has completely. Its readers here read on."""
         self._unsent.pop(produced, None)
         self.logs.pop(produced.id, None)
         produced.settled.set()

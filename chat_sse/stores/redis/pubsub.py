@@ -46,7 +46,7 @@ class PubSub:
         self._changed.add(channel)
 
     async def update(self) -> None:
-        """Tell Redis which channels are wanted. Without a connection the next one will tell."""
+        """Subscribe to the wanted channels. Without a connection, the next one does it."""
         connection = self._connection
         if connection is None or not self._changed:
             return

@@ -1,67 +1,70 @@
-"""Names and scripts of the Redis log: what is one step for every process that looks.
+"""Names of the log in Redis, and its scripts, each of which is one step for every process.
 
 Every key carries one hash tag (Redis Cluster specification, "Hash tags") and every script touches the keys of
 one tag only. Pub/sub channels are no keys.
 
-    chat_sse:{<stream id>}:log      stream: entry `<sequence number + 1>-0`, field `e` (0-0 is no valid id)
-    chat_sse:{<stream id>}:meta     hash: owner, producer, sealed (0 no, 1 yes, 2 as `stop` asked), stop,
+    <prefix>:{<stream id>}:log      stream: entry `<sequence number + 1>-0`, field `e` (0-0 is no valid id)
+    <prefix>:{<stream id>}:meta     hash: owner, producer, sealed (see `Sealed`), stop,
                                     discarded
-    chat_sse:{<digest>}:claim       string: `<stream id>:<fingerprint>`
-    chat_sse:{<digest>}:label       string: `<stream id>`
-    chat_sse:{<stream id>}:read     string whose age tells when a process other than the producer last read
-    chat_sse:{<producer>}:lease     string that expires soon after its process is gone
+    <prefix>:{<digest>}:claim       string: `<stream id>:<fingerprint>`
+    <prefix>:{<digest>}:chat        string: `<stream id>`
+    <prefix>:{<stream id>}:read     string whose age tells when a process other than the producer last read
+    <prefix>:{<producer>}:lease     string that expires soon after its process is gone
 
-    chat_sse:{<stream id>}:news     channel: there is something to read
-    chat_sse:{<producer>}:control   channel: `<stream id> <terminal event>` asks its producer to end an answer
+    <prefix>:{<stream id>}:news     channel: there is something to read
+    <prefix>:{<producer>}:control   channel: `<stream id> <terminal event>` asks its producer to end an answer
 """
 
 import hashlib
-from typing import TypeAlias
-
-Command: TypeAlias = tuple[str | bytes | int, ...]
+from enum import IntEnum
 
 
-def log_key(stream_id: str) -> str:
-    return f"chat_sse:{{{stream_id}}}:log"
+class Sealed(IntEnum):
+    """Whether a log has its terminal event, in `meta`."""
+
+    NO = 0
+    BY_PRODUCER = 1
+    AS_ASKED = 2
+    """By the producer, with the event that `stop` asked for."""
 
 
-def meta_key(stream_id: str) -> str:
-    return f"chat_sse:{{{stream_id}}}:meta"
+class Keys:
+    """Names of keys and channels. All begin with a prefix, by which sites on one Redis are told apart."""
 
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
 
-def read_key(stream_id: str) -> str:
-    return f"chat_sse:{{{stream_id}}}:read"
+    def log(self, stream_id: str) -> str:
+        return self._name(stream_id, "log")
 
+    def meta(self, stream_id: str) -> str:
+        return self._name(stream_id, "meta")
 
-def news_channel(stream_id: str) -> str:
-    return f"chat_sse:{{{stream_id}}}:news"
+    def read(self, stream_id: str) -> str:
+        return self._name(stream_id, "read")
 
+    def news(self, stream_id: str) -> str:
+        return self._name(stream_id, "news")
 
-def claim_key(key: str) -> str:
-    return f"chat_sse:{{{_digest(key)}}}:claim"
+    def claim(self, key: str) -> str:
+        return self._name(_digest(key), "claim")
 
+    def chat(self, chat_id: str) -> str:
+        return self._name(_digest(chat_id), "chat")
 
-def chat_key(chat_id: str) -> str:
-    return f"chat_sse:{{{_digest(chat_id)}}}:label"
+    def lease(self, producer: str) -> str:
+        return self._name(producer, "lease")
 
+    def control(self, producer: str) -> str:
+        return self._name(producer, "control")
 
-def lease_key(producer: str) -> str:
-    return f"chat_sse:{{{producer}}}:lease"
-
-
-def control_channel(producer: str) -> str:
-    return f"chat_sse:{{{producer}}}:control"
+    def _name(self, tag: str, kind: str) -> str:
+        return f"{self._prefix}:{{{tag}}}:{kind}"
 
 
 def _digest(text: str) -> str:
     """Clients choose keys, and so their length and their braces."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def evaluate(script: str, keys: tuple[str, ...], *arguments: str | bytes | int) -> Command:
-    """Write a script's call, by its digest."""
-    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-    return ("EVALSHA", sha, len(keys), *keys, *arguments)
 
 
 # KEYS log, meta. ARGV first sequence number, TTL while running, TTL once sealed (ms), what `sealed` becomes
@@ -124,7 +127,7 @@ redis.call('PUBLISH', ARGV[3], '')
 return 1
 """
 
-# KEYS claim. ARGV value, TTL (ms), a value that counts as none. Gives the value that stands.
+# KEYS claim. ARGV value, TTL (ms), a value that counts as none. Returns the value that stands.
 CLAIM = """
 local there = redis.call('GET', KEYS[1])
 if there and there ~= ARGV[3] then return there end

@@ -17,7 +17,7 @@ What differs from memory:
   here want of other processes' logs. Redis may go away in mid-answer and come back, even empty: the producer
   sends what is missing. A sealed log leaves the producer's memory once Redis has all of it.
 - A reader elsewhere is woken by Pub/Sub and fetches from the stream.
-- A producer holds a lease. When it is gone, whoever reads one of its logs seals it with a retryable error.
+- A producer holds a lease. When it is gone, a reader of one of its logs seals it with a retryable error.
 - A stop is asked of the producer, which knows what its readers have seen, so that numbers agree everywhere.
   One that does not apply_stop in time is sealed over.
 - Redis keeps a sealed log for its time to live. The caps are memory's: here `maxmemory` is the operator's.
@@ -34,6 +34,7 @@ import msgspec
 
 from chat_sse.errors import ChatError, InternalError, KeyReused, Overloaded, StoreUnavailable, StreamNotFound
 from chat_sse.events import Terminal, failure
+from chat_sse.redis_access import DEFAULT_PREFIX, unavailable
 from chat_sse.stores.base import Log, LogSpec
 from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.commands import READ_MS, Commands, claim_of
@@ -42,7 +43,7 @@ from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from chat_sse.stores.redis.logs import MirroredLog, ProducedLog
 from chat_sse.stores.redis.outbox import Outbox
 from chat_sse.stores.redis.pubsub import PubSub
-from chat_sse.stores.redis.scripts import chat_key, claim_key, control_channel, log_key, meta_key, read_key
+from chat_sse.stores.redis.scripts import Keys, Sealed
 from chat_sse.stores.redis.tasks import end, spawn
 
 log = logging.getLogger(__name__)
@@ -61,17 +62,23 @@ _encode = msgspec.json.Encoder().encode
 class RedisStore:
     """A Store shared by every process that has the same Redis."""
 
-    def __init__(self, url: str, *, ttl_seconds: float, running_seconds: float) -> None:
+    def __init__(
+        self, url: str, *, ttl_seconds: float, running_seconds: float, prefix: str = DEFAULT_PREFIX
+    ) -> None:
         """Prepare. Raises ValueError for a URL that redis-py cannot read.
 
         `running_seconds`: longer than any answer takes; keys of an answer whose producer died go after it.
         """
         producer = secrets.token_hex(8)
+        self._keys = Keys(prefix)
         self._commands = Commands(
-            producer=producer, ttl_ms=int(ttl_seconds * 1000), running_ms=int(running_seconds * 1000)
+            keys=self._keys,
+            producer=producer,
+            ttl_ms=int(ttl_seconds * 1000),
+            running_ms=int(running_seconds * 1000),
         )
         self._client = Client(url)
-        self._control = control_channel(producer)
+        self._control = self._keys.control(producer)
         self._listener = PubSub(self._client.pool, self._hear)
         self._listener.subscribe(self._control)
         self._work = asyncio.Event()
@@ -108,14 +115,14 @@ class RedisStore:
 
     async def find_key(self, key: str) -> Log:
         """Find, as `Store.find_key` promises."""
-        [value] = await self._client.run([("GET", claim_key(key))])
+        [value] = await self._client.run([("GET", self._keys.claim(key))])
         if value is None:
             raise StreamNotFound("no answer belongs to this key")
         return await self.open(value.decode().partition(":")[0])
 
     async def find_chat(self, chat_id: str) -> Log:
         """Find, as `Store.find_chat` promises."""
-        [value] = await self._client.run([("GET", chat_key(chat_id))])
+        [value] = await self._client.run([("GET", self._keys.chat(chat_id))])
         if value is None:
             raise StreamNotFound("no answer belongs to this label")
         return await self.open(value.decode())
@@ -125,13 +132,16 @@ class RedisStore:
         return await self._open(stream_id)
 
     async def extent(self, stream_id: str) -> tuple[int, bool]:
-        """Tell a log's extent by Redis. Raises StreamNotFound."""
+        """Return a log's extent by Redis. Raises StreamNotFound."""
         length, sealed = await self._client.run(
-            [("XLEN", log_key(stream_id)), ("HGET", meta_key(stream_id), "sealed")]
+            [
+                ("XLEN", self._keys.log(stream_id)),
+                ("HGET", self._keys.meta(stream_id), "sealed"),
+            ]
         )
         if sealed is None:
             raise StreamNotFound("no answer has this id, or it has expired")
-        return length, sealed != b"0"
+        return length, sealed != b"%d" % Sealed.NO
 
     async def seal(self, stream_id: str, event: Terminal) -> bool:
         """Seal, as `Store.seal` promises: by the producer, or in its stead when it does not answer."""
@@ -146,11 +156,11 @@ class RedisStore:
             return False
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await _read_to_end(stream)
+                await stream.read_to_end()
         except TimeoutError:
             return await self._client.run([self._commands.seal(stream_id, entry)]) == [1]
-        sealed = await self._client.run([("HGET", meta_key(stream_id), "sealed")])
-        return bool(asked == 1 and sealed == [b"2"])
+        sealed = await self._client.run([("HGET", self._keys.meta(stream_id), "sealed")])
+        return bool(asked == 1 and sealed == [b"%d" % Sealed.AS_ASKED])
 
     async def discard(self, log: Log) -> None:
         """Forget, as `Store.discard` promises; waits a moment for Redis to know."""
@@ -166,7 +176,7 @@ class RedisStore:
     async def idle_elsewhere(self, log: Log) -> float:
         """Tell, as `Store.idle_elsewhere` promises, by when the others have last marked the log."""
         try:
-            [left_ms] = await self._client.run([("PTTL", read_key(log.id))])
+            [left_ms] = await self._client.run([("PTTL", self._keys.read(log.id))])
         except StoreUnavailable:
             return 0.0
         if self._client.seconds() < LEASE_SECONDS:  # those that were cut off as well are about to come back
@@ -180,7 +190,7 @@ class RedisStore:
         """Ask Redis whether it is there. Raises StoreUnavailable."""
         await self._client.run([("PING",)])
         if any(task.done() for task in self._tasks):
-            raise self._client.unavailable()
+            raise unavailable()
 
     def interrupt(self, error: ChatError) -> None:
         """Interrupt, as `Store.interrupt` promises."""
@@ -200,7 +210,7 @@ class RedisStore:
     # Names. Keys and labels live under hash tags of their own, so each is a step of its own.
 
     async def _register(self, spec: LogSpec) -> bool:
-        """Make a log known, then claim its key: whoever finds a claim finds its log."""
+        """Register a log, then claim its key, so that every claim leads to a log."""
         commands = self._commands.register(spec)
         if spec.idempotency_key is not None:
             commands.append(self._commands.claim(spec))
@@ -210,7 +220,7 @@ class RedisStore:
             and there != claim_of(spec)
             and not await self._take_over(spec, there)
         ):
-            await self._client.run([("DEL", meta_key(spec.stream_id))])
+            await self._client.run([("DEL", self._keys.meta(spec.stream_id))])
             if there.partition(b":")[2] != spec.fingerprint.hex().encode():
                 raise KeyReused("this key was used with another body")
             return False
@@ -219,8 +229,8 @@ class RedisStore:
         return True
 
     async def _take_over(self, spec: LogSpec, there: bytes) -> bool:
-        """Take a claim whose log is gone, as after a failover that lost it."""
-        meta = meta_key(there.decode().partition(":")[0])
+        """Replace a claim whose log is gone, as after a failover that lost it."""
+        meta = self._keys.meta(there.decode().partition(":")[0])
         [[owner, discarded]] = await self._client.run([("HMGET", meta, "owner", "discarded")])
         if owner is not None and not discarded:
             return False
@@ -234,12 +244,12 @@ class RedisStore:
             return produced
         fields = ("owner", "producer", "sealed", "discarded")
         [[owner, producer, sealed, discarded]] = await self._client.run(
-            [("HMGET", meta_key(stream_id), *fields)]
+            [("HMGET", self._keys.meta(stream_id), *fields)]
         )
         if owner is None or discarded:
             raise StreamNotFound("no answer has this id, or it has expired")
         spec = LogSpec(stream_id=stream_id, owner=owner.decode())
-        return self._inbox.mirror(spec, producer.decode(), ended=sealed != b"0", readers=self)
+        return self._inbox.mirror(spec, producer.decode(), ended=sealed != b"%d" % Sealed.NO, readers=self)
 
     # What keeps it going.
 
@@ -248,7 +258,7 @@ class RedisStore:
         self._inbox.attend(mirror)
 
     def leave(self, mirror: MirroredLog) -> None:
-        """Let it be, as `Readers.leave` promises."""
+        """Stop following a log, as `Readers.leave` promises."""
         self._inbox.leave(mirror)
 
     async def _exchange(self) -> None:
@@ -279,17 +289,10 @@ class RedisStore:
         self._inbox.recover()
 
     def _hear(self, channel: str, message: bytes | None) -> None:
-        """Take a message of Pub/Sub; None: heard from now on."""
+        """Handle a message of Pub/Sub. None: the subscription has begun."""
         if channel != self._control:
             self._inbox.hear(channel)
         elif message is None:
             self._recover()
         elif message:
             self._outbox.apply_stop(message)
-
-
-async def _read_to_end(stream: MirroredLog) -> None:
-    after = -1
-    with stream.reading():
-        while entries := await stream.read(after):
-            after += len(entries)

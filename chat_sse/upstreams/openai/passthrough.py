@@ -37,7 +37,7 @@ class Passthrough:
         """Whether any event was like it."""
 
     def entry(self, data: bytes) -> bytes | None:
-        """Give the log's entry for an event's bytes; None when they are not like the passthrough's."""
+        """Return the log's entry for an event's bytes; None when they are not like the passthrough's."""
         if not (data.startswith(self._before) and data.endswith(self._after)):
             return None
         text = data[self._start : self._end]
@@ -47,11 +47,11 @@ class Passthrough:
         return self._form % text
 
     def filled(self) -> bytes:
-        """Give an event that is like it."""
+        """Return an event that is like it."""
         return b"".join((self._before, _TEXT.encode(), self._after))
 
     def padded(self, other: "Passthrough") -> "Passthrough | None":
-        """Take the string behind the text that differs from another one's for padding, if there is one."""
+        """Return one for which the string that differs from another chunk's is padding, if there is one."""
         if (other.kind, other._before) != (self.kind, self._before):  # noqa: SLF001 - its own kind
             return None
         mine, others = self._after, other._after  # noqa: SLF001
@@ -74,7 +74,7 @@ class PaddedPassthrough(Passthrough):
         self._middle = middle
 
     def entry(self, data: bytes) -> bytes | None:
-        """Give it, as `Passthrough.entry` does."""
+        """Return it, as `Passthrough.entry` does."""
         end = data.find(b'"', self._start)
         behind = end + len(self._middle)
         if not (
@@ -92,11 +92,11 @@ class PaddedPassthrough(Passthrough):
         return self._form % text
 
     def filled(self) -> bytes:
-        """Give an event that is like it."""
+        """Return an event that is like it."""
         return b"".join((self._before, _TEXT.encode(), self._middle, _PADDING, self._after))
 
     def padded(self, other: Passthrough) -> None:
-        """Give none: it is."""
+        """Return none: it is."""
 
 
 def derive(data: bytes, event: Delta | Reasoning, known: Passthrough | None) -> Passthrough | None:
@@ -128,7 +128,7 @@ def _common(one: bytes, other: bytes) -> int:
 
 
 def _is_canonical(text: bytes) -> bool:
-    """Tell whether our own encoder would write a text like this between a string's quotes."""
+    """Return whether our own encoder would write a text like this between a string's quotes."""
     if not _CANONICAL.fullmatch(text):
         return False
     if not text.isascii():

@@ -73,7 +73,7 @@ def _quotes(said: str, asked: bytes) -> bool:
 
 
 def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """Take everything out of a text that is a secret, or looks like one."""
+    """Return a text without secrets, and without what looks like one."""
     text = text[:_MAX_READ_CHARS]
     for secret in secrets:
         if len(secret) >= _MIN_SECRET_CHARS:

@@ -57,14 +57,14 @@ class CompletionStream:
         self._tail: asyncio.TimerHandle | None = None
 
     def accept(self, headers: Mapping[str, str]) -> None:
-        """Take the head of a successful response."""
+        """Handle the head of a successful response."""
         if headers.get("content-encoding", "identity") != "identity":
             self.settle(UpstreamProtocol("upstream compressed its answer unasked"))
         elif headers.get("content-type", "").lower().startswith("text/event-stream"):
             self._guard(self._accept)
 
     def data(self, data: bytes) -> None:
-        """Take bytes as they arrived. What comes after the end is ignored."""
+        """Handle bytes as they arrive. Those after the end are ignored."""
         usable = self._usable
         if usable is not None and (entry := usable.entry(data)):
             try:
@@ -75,7 +75,7 @@ class CompletionStream:
             self._guard(self._decode if self._is_accepted else self._look, data)
 
     def end(self, *, lost: bool) -> None:
-        """Take the end of the bytes. `lost`: they ended before the body was complete."""
+        """Handle the end of the bytes. `lost`: they ended before the body was complete."""
         if not self.finished.done():
             self._guard(self._end, lost)
 

@@ -147,7 +147,7 @@ class OpenAIUpstream:
         return await self._ask_sdk(body, listener)
 
     async def _prepare(self) -> None:
-        """Have the SDK write a request, whose head serves for all, unless only its client knows the way."""
+        """Let the SDK write a request, whose head serves for all, unless only its client can send it."""
         written = await write_request(self._client, self._endpoint, self._headers)
         if _is_proxied(written.url.scheme, written.url.host) or written.url.userinfo:
             self._sdk_only = True
