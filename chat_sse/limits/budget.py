@@ -129,7 +129,8 @@ def budget_spent(budget: Budget, window: Window, now: float, spent: int, *, clie
     """Return the refusal of a question that could cost more than is left."""
     whose = "per client" if client else "for everybody together"
     return BudgetSpent(
-        f"limit: {budget.tokens} tokens per {budget.period} {whose}; this question may cost more than is left",
+        f"limit: {budget.tokens} tokens per {budget.period} {whose}; "
+        "this question may cost more than is left",
         retry_after=window.end - now,
         headers=limit_headers(None, budget.status(spent, window, now)),
     )
