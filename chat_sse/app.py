@@ -27,6 +27,7 @@ from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.formats import FORMATS
 from chat_sse.formats.base import Delivery
 from chat_sse.limits.admission import Limits
+from chat_sse.limits.bodies import BodyMemory
 from chat_sse.limits.budget import Budget, MemoryBudgets
 from chat_sse.limits.rates import Rates, parse_rate
 from chat_sse.limits.slots import MemorySlots
@@ -210,6 +211,7 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limit
             max_output_tokens=settings.max_output_tokens,
         ),
         limits=limits,
+        bodies=BodyMemory(settings.max_body_bytes),
         origins=Origins(settings.allowed_origin),
         links=links,
         max_body_bytes=settings.max_body_bytes,

@@ -159,7 +159,7 @@ _decoder = msgspec.json.Decoder(_Body)
 _VALUE = re.compile(r"value '.*'", re.DOTALL)
 
 
-def decode_ask(body: bytes) -> AskRequest:
+def decode_ask(body: bytes | bytearray) -> AskRequest:
     """Decode a request body. Raises InvalidRequest with the path of the field at fault."""
     try:
         sent = _decoder.decode(body)

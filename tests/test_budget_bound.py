@@ -1,5 +1,7 @@
 """The budget's bound on a prompt is never below what a real tokenizer counts."""
 
+import sys
+import time
 import unicodedata
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -62,7 +64,7 @@ def test_no_history_has_more_tokens_than_its_bound(tokenizer: httpx2.Client, his
 @settings(max_examples=300, deadline=None)
 def test_a_text_is_bounded_in_each_normal_form(text: str) -> None:
     bound = prompt_bound(question(text)) - prompt_bound(question(""))
-    for form in ("NFC", "NFKC", "NFD"):
+    for form in ("NFC", "NFKC", "NFD", "NFKD"):
         normal = unicodedata.normalize(form, text)
         assert bound >= len(normal.encode("utf-8", "surrogatepass"))
 
@@ -71,3 +73,21 @@ def test_each_part_has_its_own_share() -> None:
     parts = [TextPart(text="a")] * 1_700
     assert prompt_bound(question(parts)) >= 1_700 * (1 + TOKENS_PER_PART)
     assert prompt_bound(question(parts)) >= 3_429  # as counted by a server that separates parts
+
+
+@pytest.mark.parametrize(("composed", "decomposed"), [("NFC", "NFD"), ("NFKC", "NFKD")])
+def test_no_composed_character_has_more_bytes_than_its_decomposition(
+    composed: Literal["NFC", "NFKC"], decomposed: Literal["NFD", "NFKD"]
+) -> None:
+    for char in map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))):
+        if unicodedata.is_normalized(composed, char):
+            assert len(char.encode()) <= len(unicodedata.normalize(decomposed, char).encode())
+
+
+@pytest.mark.parametrize("marks", ["\u0315\u0300", "\u0301\u0323", "\u3099\u0301"])
+def test_a_long_run_of_combining_marks_is_bounded_in_a_moment(marks: str) -> None:
+    asked = question("a" + marks * 50_000)
+    began = time.process_time()
+    bound = prompt_bound(asked)
+    assert time.process_time() - began < 0.5  # normalising it in one piece takes 8 s
+    assert bound >= len(marks.encode()) * 50_000

@@ -330,7 +330,10 @@ async def test_a_key_with_another_fingerprint_is_refused(store: Store, elsewhere
     for source in (store, elsewhere):
         with pytest.raises(KeyReused):
             await source.create(LogSpec(stream_id=new_stream_id(), idempotency_key="k2", fingerprint=b"g"))
-        assert (await source.find_key("k2")).id == log.id
+        with pytest.raises(KeyReused):
+            await source.find_key("k2", b"g")
+        for fingerprint in (None, b"f"):
+            assert (await source.find_key("k2", fingerprint)).id == log.id
 
 
 async def test_a_label_moves_to_the_newest_log(store: Store, elsewhere: Store) -> None:

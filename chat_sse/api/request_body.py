@@ -1,6 +1,7 @@
 """The question that a request carries: its body, within bounds of size and time, or its URL."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,23 +17,25 @@ def check_media_type(request: Request) -> None:
         raise UnsupportedMediaType("Content-Type must be application/json")
 
 
-async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
-    """Return the body. Raises PayloadTooLarge and RequestTimeout.
+async def receive_body(
+    request: Request, max_bytes: int, seconds: float, on_part: Callable[[bytes], object]
+) -> None:
+    """Pass the body on as it arrives. Raises PayloadTooLarge, RequestTimeout and what `on_part` raises.
 
     A body whose `Content-Length` is too large is refused unread.
     """
     content_length = request.headers.get("content-length", "")
     if content_length.isdecimal():
         check_size(int(content_length), max_bytes)
-    body = bytearray()
+    size = 0
     try:
         async with asyncio.timeout(seconds):
             async for part in request.stream():
-                body += part
-                check_size(len(body), max_bytes)
+                size += len(part)
+                check_size(size, max_bytes)
+                on_part(part)
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {seconds:g} seconds") from None
-    return bytes(body)
 
 
 def question_in_url(request: Request, max_bytes: int) -> bytes:

@@ -14,14 +14,15 @@ from chat_sse.access.links import Links
 from chat_sse.access.origin import Origins
 from chat_sse.access.principal import principal_of
 from chat_sse.api.error_responses import handle_chat_error
-from chat_sse.api.request_body import check_media_type, question_in_url, read_body
+from chat_sse.api.request_body import check_media_type, question_in_url, receive_body
 from chat_sse.errors import ChatError, InvalidRequest, KeyReused, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
 from chat_sse.limits.admission import Limits, Permit
-from chat_sse.messages import MAX_KEY_CHARS, Policy, admit, decode_ask
+from chat_sse.limits.bodies import BodyMemory
+from chat_sse.messages import MAX_KEY_CHARS, Policy, Question, admit, decode_ask
 from chat_sse.relay.relay import Relay
 from chat_sse.stores.base import Log, LogSpec
 
@@ -34,6 +35,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     default_format: str
     policy: Policy
     limits: Limits
+    bodies: BodyMemory
     origins: Origins
     links: Links
     max_body_bytes: int
@@ -77,9 +79,18 @@ async def ask(request: Request) -> Response:
         return await _resume(request, fmt, owner, place)
     check_media_type(request)
     key = _key(request, request.headers.get("idempotency-key"))
-    permit = await _arrive(request, key)
-    body = await read_body(request, service.max_body_bytes, service.receive_timeout_seconds)
-    return await _ask(request, fmt, body, key, permit)
+    bounds = service.max_body_bytes, service.receive_timeout_seconds
+    if key is not None and await service.relay.knows(key):
+        digest = hashlib.sha256()  # all that attaching needs of a body
+        await receive_body(request, *bounds, digest.update)
+        return await _attach(request, fmt, key, digest.digest())
+    client = principal_of(request).client
+    permit = await service.limits.arrive(client, attaches=False)
+    with service.bodies.body(client) as body:
+        await receive_body(request, *bounds, body.add)
+        question, spec = _decode(request, body.content, key)
+    stream = await service.relay.start(question, spec, request.state.request_id, permit)
+    return _answer(request, fmt, stream, permit)
 
 
 async def ask_by_url(request: Request) -> Response:
@@ -91,8 +102,13 @@ async def ask_by_url(request: Request) -> Response:
         admit(decode_ask(question_in_url(request, service.max_body_bytes)), service.policy)
         return Response(media_type=fmt.media_type)
     key = _key(request, request.query_params.get("id"))
-    permit = await _arrive(request, key)
-    return await _ask(request, fmt, question_in_url(request, service.max_body_bytes), key, permit)
+    if key is not None and await service.relay.knows(key):
+        body = question_in_url(request, service.max_body_bytes)
+        return await _attach(request, fmt, key, hashlib.sha256(body).digest())
+    permit = await service.limits.arrive(principal_of(request).client, attaches=False)
+    question, spec = _decode(request, question_in_url(request, service.max_body_bytes), key)
+    stream = await service.relay.start(question, spec, request.state.request_id, permit)
+    return _answer(request, fmt, stream, permit)
 
 
 async def attach(request: Request) -> Response:
@@ -184,31 +200,40 @@ def _key(request: Request, sent: str | None) -> str | None:
     return f"{_owner(request)}/{sent}"
 
 
-async def _arrive(request: Request, key: str | None) -> Permit:
-    """Count a request that asks, before its body is read. Raises TooManyRequests."""
+async def _attach(request: Request, fmt: Format, key: str, fingerprint: bytes) -> Response:
+    """Return the answer that was asked for with a key.
+
+    That costs nobody anything and is not counted, so that a reader whose connection breaks again and again
+    always gets back to its answer. A body that is another question's is counted.
+    """
     service = _service(request)
-    attaches = await service.relay.knows(key)
-    return await service.limits.arrive(principal_of(request).client, attaches=attaches)
+    permit = await service.limits.arrive(principal_of(request).client, attaches=True)
+    try:
+        stream = await service.relay.attach(key, fingerprint)
+    except KeyReused:
+        await permit.count_misuse()
+        raise
+    return _answer(request, fmt, stream, permit)
 
 
-async def _ask(request: Request, fmt: Format, body: bytes, key: str | None, permit: Permit) -> Response:
-    service, ask, owner = _service(request), decode_ask(body), principal_of(request).owner
-    question = admit(ask, service.policy, principal_of(request).client)
+def _decode(request: Request, body: bytes | bytearray, key: str | None) -> tuple[Question, LogSpec]:
+    """Return what a body asks, and under which names its answer is kept. Raises ChatError."""
+    ask, principal = decode_ask(body), principal_of(request)
     spec = LogSpec(
         stream_id=new_stream_id(),
-        owner=owner,
+        owner=principal.owner,
         idempotency_key=key,
         fingerprint=hashlib.sha256(body).digest(),
         chat_id=None if ask.id is None else _chat_of(request, ask.id),
     )
-    try:
-        stream = await service.relay.start(question, spec, request.state.request_id, permit)
-    except KeyReused:
-        await permit.count_misuse()
-        raise
+    return admit(ask, _service(request).policy, principal.client), spec
+
+
+def _answer(request: Request, fmt: Format, stream: Log, permit: Permit) -> Response:
     limits = permit.headers()
     if _prefers_async(request):
-        location = f"/ask/{stream.id}?token={service.links.token(stream.id, owner)}"
+        token = _service(request).links.token(stream.id, stream.owner)
+        location = f"/ask/{stream.id}?token={token}"
         headers = {"Location": location, "Preference-Applied": "respond-async"}
         return Response(status_code=202, headers={**_headers(stream), **limits, **headers})
     return _respond(request, fmt, stream, after=-1, limits=limits)

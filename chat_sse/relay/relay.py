@@ -79,11 +79,23 @@ class Relay:
         stream = await self._store.create(spec)
         if stream is not None:
             await self._admit(stream, question, request_id, permit)
-            answer: RunningAnswer | None = self._launch(stream, question, request_id, permit)
-        else:
-            stream = await self._claimed(spec)
-            answer = self._running.get(stream.id)
-        if answer is not None:
+            await self._launch(stream, question, request_id, permit).pass_gate()
+            return stream
+        return await self.attach(spec.idempotency_key or "", spec.fingerprint)
+
+    async def attach(self, key: str, fingerprint: bytes) -> Log:
+        """Return the log of the answer that was asked for with a key, as `start` does.
+
+        `fingerprint`: of the body. Raises KeyReused when the answer was asked for with another one,
+        Overloaded when there is no such answer any more, and what `start` raises.
+        """
+        if self.draining:
+            raise Draining(retry_after=RETRY_SECONDS)
+        try:
+            stream = await self._store.find_key(key, fingerprint)
+        except StreamNotFound:  # upstream refused it a moment ago: unpaid, so the key may ask again
+            raise Overloaded("the question with this key has just failed", retry_after=1) from None
+        if answer := self._running.get(stream.id):
             await answer.pass_gate()
         return stream
 
@@ -158,12 +170,6 @@ class Relay:
             answer.end(failure(Draining(retry_after=RETRY_SECONDS), answer.request_id))
         if answers:
             await asyncio.wait([answer.pump for answer in answers], timeout=CLEANUP_SECONDS)
-
-    async def _claimed(self, spec: LogSpec) -> Log:
-        try:
-            return await self._store.find_key(spec.idempotency_key or "")
-        except StreamNotFound:  # upstream refused it a moment ago: unpaid, so the key may ask again
-            raise Overloaded("the question with this key has just failed", retry_after=1) from None
 
     async def _admit(self, stream: Log, question: Question, request_id: str, permit: Permit) -> None:
         """Check the limits. If they refuse, end the log, which others may read by now, and free its key."""

@@ -113,8 +113,11 @@ class Store(Protocol):
         """
         ...
 
-    async def find_key(self, key: str) -> Log:
-        """Return the log that claimed the key. Raises StreamNotFound when there is none (any more)."""
+    async def find_key(self, key: str, fingerprint: bytes | None = None) -> Log:
+        """Return the log that claimed the key. Raises StreamNotFound when there is none (any more).
+
+        `fingerprint`: raises KeyReused when the log was claimed with another one. None does not compare.
+        """
         ...
 
     async def find_chat(self, chat_id: str) -> Log:

@@ -154,11 +154,13 @@ class MemoryStore:
         log = self._logs[spec.stream_id] = MemoryLog(spec, self._keep)
         return log
 
-    async def find_key(self, key: str) -> Log:
+    async def find_key(self, key: str, fingerprint: bytes | None = None) -> Log:
         """Find, as `Store.find_key` promises."""
         claim = self._claims.get(key)
         if claim is None:
             raise StreamNotFound("no answer belongs to this key")
+        if fingerprint not in (None, claim.fingerprint):
+            raise KeyReused("this key was used with another body")
         return self._logs[claim.stream_id]
 
     async def find_chat(self, chat_id: str) -> Log:

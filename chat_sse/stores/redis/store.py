@@ -113,12 +113,16 @@ class RedisStore:
         self._outbox.logs[spec.stream_id] = produced
         return produced
 
-    async def find_key(self, key: str) -> Log:
+    async def find_key(self, key: str, fingerprint: bytes | None = None) -> Log:
         """Find, as `Store.find_key` promises."""
         [value] = await self._client.run([("GET", self._keys.claim(key))])
         if value is None:
             raise StreamNotFound("no answer belongs to this key")
-        return await self.open(value.decode().partition(":")[0])
+        stream_id, _, claimed_with = value.decode().partition(":")
+        stream = await self.open(stream_id)
+        if fingerprint is not None and fingerprint.hex() != claimed_with:
+            raise KeyReused("this key was used with another body")
+        return stream
 
     async def find_chat(self, chat_id: str) -> Log:
         """Find, as `Store.find_chat` promises."""
