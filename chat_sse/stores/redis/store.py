@@ -211,8 +211,6 @@ class RedisStore:
                 await self._lease.give_back()
         await self._client.aclose()
 
-    # Names. Keys and labels live under hash tags of their own, so each is a step of its own.
-
     async def _register(self, spec: LogSpec) -> bool:
         """Register a log, then claim its key, so that every claim leads to a log."""
         commands = self._commands.register(spec)
