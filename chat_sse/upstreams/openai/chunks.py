@@ -16,63 +16,51 @@ from chat_sse.upstreams.base import UpstreamEvent
 from chat_sse.upstreams.openai.classify import Told, classify, read_error
 from chat_sse.upstreams.openai.events import ErrorData, EventSplitter, NamedData
 from chat_sse.upstreams.openai.redaction import names_of
-from chat_sse.upstreams.openai.tolerant import Chunk, clean_reason, read_chunk
+from chat_sse.upstreams.openai.tolerant import (
+    Chunk,
+    clean_reason,
+    decode_json,
+    holds_error,
+    read_chunk,
+)
 
 # A finish_reason that says that the answer was cut. Providers invent their own words for it.
 _FAILED = re.compile(
     r"error|fail|time_?out|abort|cancel|insufficient|unavailable|overload|interrupt|malformed|network|"
-    r"exception|crash|disconnect|incomplete",
+    r"exception|crash|disconnect|incomplete|unexpected|internal|invalid|server|exhaust|preempt|terminat|fault",
     re.IGNORECASE,
 )
 
 
 class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
-    refusal: str | None = None
     reasoning_content: str | None = None  # DeepSeek, vLLM, llama.cpp
     reasoning: str | None = None  # OpenRouter, Ollama, newer vLLM
     reasoning_details: Any = None
-
-    @property
-    def is_plain(self) -> bool:
-        return not self.reasoning_details or bool(self.reasoning_content or self.reasoning)
+    error: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
-    message: Any = None
-    text: Any = None
     usage: Any = None
     error: Any = None
 
-    @property
-    def is_plain(self) -> bool:
-        if self.message or self.text or self.usage or self.error:
-            return False
-        return self.delta is None or self.delta.is_plain
-
 
 class _Chunk(msgspec.Struct, gc=False):
-    """A chunk as OpenAI's reference describes it, and the members by which it may differ from that."""
+    """A chunk as OpenAI's reference describes it, and the members by which it may say more than a text."""
 
     choices: list[_Choice]
-    usage: Usage | None = None
+    usage: Any = None
     error: Any = None
-    object: str | None = None
     x_groq: Any = None
     usage_metadata: Any = msgspec.field(name="usageMetadata", default=None)
 
-    @property
-    def is_plain(self) -> bool:
-        if self.error or self.x_groq or self.usage_metadata or self.object == "error":
-            return False
-        return all(choice.is_plain for choice in self.choices)
-
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
-_decode_json = msgspec.json.Decoder().decode
+# Words that some servers send as data, to say that they are alive.
+_SIGNALS = (b"", b"null", b"ping", b"pong", b"keep-alive", b"keepalive", b"keep_alive", b"heartbeat", b"ok")
 
 
 class ChunkDecoder:
@@ -94,6 +82,7 @@ class ChunkDecoder:
         self.finish_reason: str | None = None
         self._earlier_reason: str | None = None
         self._usage: Usage | None = None
+        self._half_character = ""
         self._has_text = self._has_message = False
         self._scrub = scrub
         self._splitter = EventSplitter()
@@ -101,7 +90,17 @@ class ChunkDecoder:
     @property
     def is_at_rest(self) -> bool:
         """Whether the next bytes begin an event, and events are still taken."""
-        return self._splitter.is_at_rest and not self.finished and self.fault is None
+        return (
+            self._splitter.is_at_rest
+            and not self.finished
+            and self.fault is None
+            and not self._half_character
+        )
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a finish_reason was followed by more text, so that the next one may be too."""
+        return self._earlier_reason is not None
 
     @property
     def is_as_new(self) -> bool:
@@ -127,8 +126,9 @@ class ChunkDecoder:
         if self.finished or self.fault:
             return events
         try:
-            if (rest := self._splitter.end()) and self._decode(rest, events):
-                return events
+            for payload in self._splitter.end():
+                if self._decode(payload, events):
+                    return events
             # A server that sends a finish_reason with every chunk has not ended an answer with one.
             if self.finish_reason is None or (lost and self._earlier_reason):
                 raise UpstreamProtocol("upstream closed the stream before the answer was complete")
@@ -138,10 +138,10 @@ class ChunkDecoder:
         return events
 
     def read_body(self, body: bytes) -> list[UpstreamEvent]:
-        """Decode a body that is no event stream: one JSON object, a whole completion or an error."""
+        """Decode a body that is no event stream: a whole completion, an error, or chunks, one a line."""
         events: list[UpstreamEvent] = []
         try:
-            value = _decode_json(body)
+            value = decode_json(body)
             chunk = read_chunk(value)
             if chunk.error is None and not (isinstance(value, Mapping) and value.get("choices")):
                 self.fault = not_a_completion()
@@ -150,55 +150,78 @@ class ChunkDecoder:
             self._finish(events)
         except UpstreamError as exc:
             self.fault = exc
-        except (ValueError, RecursionError):  # msgspec's DecodeError and UnicodeDecodeError are ValueErrors
-            self.fault = not_a_completion()
+        except (ValueError, RecursionError):
+            if not body.lstrip().startswith(b"{") or b"\n" not in body.strip():
+                self.fault = not_a_completion()
+                return events
+            events = self.feed(b"data: " + b"\n\ndata: ".join(body.split(b"\n")) + b"\n\n")
+            events += self.end()
         return events
 
     def _decode(self, payload: bytes, events: list[UpstreamEvent]) -> bool:
         """Append the chunk's events; True when it was the last."""
-        if payload.lstrip().startswith(b"[DONE]"):
+        if type(payload) is ErrorData:
+            error = _json_or_text(payload)
+            if holds_error(error):
+                raise self._error(error)
+            return False
+        try:
+            chunk = _decode_chunk(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._read(payload, events)
+        if self._take(chunk, events):
+            return False
+        return self._read(payload, events)
+
+    def _take(self, chunk: _Chunk, events: list[UpstreamEvent]) -> bool:
+        """Append a text, and return True; False where a chunk says more than a text, or something else."""
+        if chunk.usage or chunk.error or chunk.x_groq or chunk.usage_metadata or len(chunk.choices) != 1:
+            return False
+        [choice] = chunk.choices
+        delta = choice.delta
+        if delta is None or choice.finish_reason or choice.index or choice.error or choice.usage:
+            return False
+        reasoning, content = delta.reasoning_content or delta.reasoning, delta.content
+        if (delta.reasoning_details and not reasoning) or delta.error or self._half_character:
+            return False
+        if reasoning:
+            events.append(Reasoning(reasoning))
+        if content:
+            events.append(Delta(content))
+        elif not reasoning:
+            return False
+        self._has_text = True
+        if self.finish_reason is not None:
+            self._note(None, has_more=True)
+        return True
+
+    def _read(self, payload: bytes, events: list[UpstreamEvent]) -> bool:
+        """Read what is no plain chunk, and return whether it was the last.
+
+        Raises UpstreamError for an error, and for what is neither an answer nor a signal.
+        """
+        word = payload.strip().strip(b'"').lower()
+        if word.startswith(b"[done]"):
             self.finish_reason = self.finish_reason or self._earlier_reason
             if self.finish_reason is None and self._usage is None:
                 raise UpstreamProtocol("upstream ended the answer without a finish_reason")
             self._finish(events)
             return True
-        if isinstance(payload, ErrorData):
-            raise self._error(_json_or_text(payload))
-        try:
-            chunk = _decode_chunk(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self._read(payload, events)
+        if word in _SIGNALS:
             return False
-        if chunk.is_plain:
-            self._take(chunk, events)
-        else:
-            self._read(payload, events)
-        return False
-
-    def _take(self, chunk: _Chunk, events: list[UpstreamEvent]) -> None:
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        for choice in chunk.choices:
-            if choice.index == 0:
-                delta, count = choice.delta, len(events)
-                if delta is not None:
-                    if reasoning := delta.reasoning_content or delta.reasoning:
-                        events.append(Reasoning(reasoning))
-                    if content := delta.content or delta.refusal:
-                        events.append(Delta(content))
-                self._note(choice.finish_reason, has_more=len(events) > count)
-
-    def _read(self, payload: bytes, events: list[UpstreamEvent]) -> None:
-        """Read what is no plain chunk. Raises UpstreamError for an error, and for what nobody can read."""
-        if not payload.strip():
-            return
         try:
-            chunk = read_chunk(_decode_json(payload))
+            chunk = read_chunk(decode_json(payload))
+            if any("\ufffd" in event.content for event in chunk.events):
+                payload.decode()  # in a text, bytes that are no UTF-8 are a fault
         except (ValueError, RecursionError) as exc:
+            lines = payload.split(b"\n")
+            if len(lines) > 1:  # of events with no blank line between them
+                return any(self._decode(line, events) for line in lines)
             if isinstance(payload, NamedData):
-                return
+                return False
             raise UpstreamProtocol("upstream sent a chunk that is not one") from exc
         self._take_tolerantly(chunk, events)
+        return False
 
     def _take_tolerantly(self, chunk: Chunk, events: list[UpstreamEvent]) -> None:
         if chunk.error is not None:
@@ -207,7 +230,7 @@ class ChunkDecoder:
         # A message after deltas repeats their text.
         repeats = chunk.has_message and self._has_text and not self._has_message
         if not repeats:
-            events += chunk.events
+            events += filter(None, map(self._mended, chunk.events))
             self._has_message = self._has_message or chunk.has_message
         self._note(chunk.finish_reason, has_more=bool(chunk.events) and not repeats)
 
@@ -219,15 +242,24 @@ class ChunkDecoder:
             self.finish_reason = None
         if cleaned := clean_reason(reason):
             self.finish_reason = cleaned
+            if _FAILED.search(cleaned):
+                details = f"upstream ended the answer with the finish_reason {cleaned}"
+                is_timeout = re.search("time_?out", cleaned, re.IGNORECASE)
+                raise (UpstreamTimeout if is_timeout else UpstreamUnavailable)(details, may_cost=True)
+
+    def _mended(self, event: Delta | Reasoning) -> Delta | Reasoning | None:
+        """Return an event whose text is Unicode: half a character waits for its other half (UTF-16)."""
+        text, self._half_character = self._half_character + event.content, ""
+        if text.isascii():
+            return event
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._half_character = text[:-1], text[-1]
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return type(event)(text) if text else None
 
     def _finish(self, events: list[UpstreamEvent]) -> None:
-        reason = self.finish_reason
-        if reason is not None and _FAILED.search(reason):
-            details = f"upstream ended the answer with the finish_reason {reason}"
-            kind = UpstreamTimeout if re.search("time_?out", reason, re.IGNORECASE) else UpstreamUnavailable
-            raise kind(details, may_cost=True)
         self.finished = True
-        events.append(Done(finish_reason=reason, usage=self._usage))
+        events.append(Done(finish_reason=self.finish_reason, usage=self._usage))
 
     def _error(self, error: Any) -> UpstreamError:
         told = read_error(error)
@@ -241,8 +273,18 @@ def not_a_completion() -> UpstreamProtocol:
     return UpstreamProtocol(details, retryable=False)
 
 
+def error_body(content: bytes) -> Any:
+    """Return the JSON of an error response, which may stand in an event; None for a page or for nothing."""
+    for payload in (content, *EventSplitter().feed(content + b"\n\n")):
+        try:
+            return decode_json(payload)
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
 def _json_or_text(data: bytes) -> Any:
     try:
-        return _decode_json(data)
+        return decode_json(data)
     except (ValueError, RecursionError):
         return data.decode("utf-8", "replace")

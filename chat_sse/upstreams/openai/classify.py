@@ -25,11 +25,13 @@ MAX_MESSAGE_CHARS = 4000
 
 _MONEY = re.compile(
     r"insufficient[ _-]?(\w+[ _-])?(quota|balance|credit|fund)|"
+    r"(quota|balance|credits?|funds?)[ _-](is |are )?(insufficient|not[ _-]enough|exhausted)|余额不足|欠费|"
     r"(no|out of|not enough|exhausted) (\w+ )?(quota|credit|balance)|credit balance|"
     r"billing[ _-](hard|not|issue|limit)|payment[ _-]required|arrearage|arrears",
     re.IGNORECASE,
 )
 _AUTHENTICATION = re.compile(
+    r"insufficient[ _-](permission|scope|privilege)|"
     r"authentication|unauthorized|unauthenticated|permission[ _]denied|"
     r"(invalid|incorrect|missing|expired|wrong)[ _-](\w+[ _-])?(api[ _-]?key|access[ _-]token|credential)|"
     r"api[ _-]?key[ _-](is |was |has )?(not valid|invalid|expired|missing|required)",
@@ -44,6 +46,23 @@ _REJECTED = re.compile(
     r"invalid|bad[ _-]?request|not[ _-]?found|context[ _-]?(length|size|window)|unsupported|unprocessable|"
     r"content[ _-]?(filter|policy)|moderation|validation|exceeds|too[ _-]long",
     re.IGNORECASE,
+)
+
+# These words are believed whatever the status: some gateways make every error of theirs a 500.
+_TOO_LONG = re.compile(r"context[ _-]?(length|size|window)|maximum context|prompt is too long", re.IGNORECASE)
+_REJECTED_TYPE = re.compile(
+    r"invalid[ _-]?(request|argument)|bad[ _-]?request|unsupported[ _-]|unprocessable|"
+    r"not[ _-]?found[ _-]?error",
+    re.IGNORECASE,
+)
+
+
+_TYPES = ("type", "status", "kind")
+_CODES = ("code", "status_code", "reason", "error_code", "errcode", "err_code")
+_NAMES = (*_TYPES, *_CODES)
+_MESSAGES = (
+    *("message", "msg", "error", "detail", "error_description", "title", ""),
+    *("error_msg", "errmsg", "err_msg", "status_msg", "error_message"),
 )
 
 
@@ -67,22 +86,22 @@ def read_error(error: Any) -> Told:
     def first(*names: str) -> str | None:
         return next((value for name, value in members if name in names), None)
 
-    words = [
-        value for name, value in members if name in ("type", "code", "status", "reason", "kind", "error")
-    ]
+    words = [value for name, value in members if name in (*_NAMES, "error")]
     numbers = [int(word) for word in words if re.fullmatch(r"[45][0-9]{2}", word)]
-    message = first("message", "msg", "error", "detail", "error_description", "title", "")
+    message = first(*_MESSAGES)
     return Told(
         message=message[:MAX_MESSAGE_CHARS] if message else None,
-        type=first("type", "status", "kind"),
-        code=first("code", "status_code", "reason"),
+        type=first(*_TYPES),
+        code=first(*_CODES),
         param=first("param", "parameter", "field"),
         words="\n".join(words)[:MAX_MESSAGE_CHARS],
         status=numbers[0] if numbers else None,
     )
 
 
-def classify(told: Told, status: int | None, details: str, retry_after: float | None = None) -> UpstreamError:
+def classify(  # noqa: PLR0911 - a table in the order of its precedence
+    told: Told, status: int | None, details: str, retry_after: float | None = None
+) -> UpstreamError:
     """Return the error of our own tree. `status`: HTTP's, for an error response; else the error's own counts.
 
     Errors that asking again cannot mend are not retryable.
@@ -91,14 +110,21 @@ def classify(told: Told, status: int | None, details: str, retry_after: float | 
     text = f"{told.words}\n{told.message or ''}"
     if statuses & {402} or _MONEY.search(text):
         return UpstreamRateLimit(details, retryable=False)
+    if 403 in statuses and re.search("moderation|flagged", text, re.IGNORECASE):  # noqa: PLR2004 - OpenRouter's
+        return UpstreamRejected(details)
     if statuses & {401, 403} or _AUTHENTICATION.search(text):
         return UpstreamAuthentication(details)
-    if statuses & {408, 504, 524} or _TIMEOUT.search(told.words):
+    hints = (
+        told.words if statuses else text
+    )  # a message may quote anything: it counts where nothing else does
+    if statuses & {408, 504, 524} or _TIMEOUT.search(hints):
         return UpstreamTimeout(details, retry_after=retry_after)
-    if statuses & {429} or _RATE.search(told.words):
+    if statuses & {429} or _RATE.search(hints):
         return UpstreamRateLimit(details, retry_after=retry_after)
     rejected = any(400 <= number < 500 for number in statuses)  # noqa: PLR2004 - HTTP's client errors
     failed = any(number >= 500 for number in statuses)  # noqa: PLR2004 - HTTP's server errors
+    if _TOO_LONG.search(text) or _REJECTED_TYPE.search(told.words):
+        return UpstreamRejected(details)
     if rejected or (not failed and _REJECTED.search(text)):
         return UpstreamRejected(details)
     return UpstreamUnavailable(details, retry_after=retry_after)
@@ -118,5 +144,15 @@ def _members(value: Any, depth: int, name: str = "") -> Iterator[tuple[str, str]
     elif isinstance(value, list):
         for item in value[:10]:
             yield from _members(item, depth - 1, name)
+    elif isinstance(value, str) and value.lstrip().startswith(("{", "[")) and (inside := _json(value)):
+        yield from _members(inside, depth - 1, name)
     elif isinstance(value, str | int | float) and str(value):
         yield name, str(value)
+
+
+def _json(text: str) -> Any:
+    """Return the JSON in a string: gateways quote what they were told. None where there is none."""
+    try:
+        return msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return None

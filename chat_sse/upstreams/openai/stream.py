@@ -9,7 +9,7 @@ from chat_sse.errors import UpstreamProtocol
 from chat_sse.events import Done
 from chat_sse.upstreams.base import Listener, UpstreamEvent
 from chat_sse.upstreams.openai.chunks import ChunkDecoder, not_a_completion
-from chat_sse.upstreams.openai.events import MAX_EVENT_BYTES
+from chat_sse.upstreams.openai.events import FIELD_STARTS, JSON_STARTS, MAX_EVENT_BYTES
 from chat_sse.upstreams.openai.passthrough import Passthrough, derive
 from chat_sse.upstreams.openai.redaction import names_of
 
@@ -17,9 +17,8 @@ from chat_sse.upstreams.openai.redaction import names_of
 TAIL_SECONDS = 5.0
 # How many templates an answer may derive that no delta is like.
 LESSONS = 8
-# How an event stream begins, and JSON.
-EVENT_STREAM_STARTS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
-JSON_STARTS = (b"{", b"[")
+# What may stand before the first character of any body: a byte order mark, and white space to stay alive.
+BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 class CompletionStream:
@@ -105,8 +104,10 @@ class CompletionStream:
         """Find out what a body is that is not called an event stream."""
         self._listener.on_activity()
         self._held += data
-        head = bytes(self._held[:16]).lstrip(b"\xef\xbb\xbf \t\r\n")
-        if head.startswith(EVENT_STREAM_STARTS):
+        if self._held[0] in BLANK:
+            self._held = self._held.lstrip(BLANK)
+        head = bytes(self._held[:16])
+        if head.startswith(FIELD_STARTS):
             self._accept()
             self._decode(bytes(self._held))
         elif len(self._held) > MAX_EVENT_BYTES:
@@ -125,7 +126,7 @@ class CompletionStream:
         self._usable = self._template if decoder.is_at_rest and decoder.finish_reason is None else None
         if decoder.finished or decoder.fault:
             self.settle(decoder.fault)
-        elif events or self._tail is None:
+        elif events or self._tail is None or decoder.is_doubtful:
             self._await_tail()
 
     def _await_tail(self) -> None:
@@ -161,4 +162,4 @@ class CompletionStream:
 
 
 def _may_become_event_stream(head: bytes) -> bool:
-    return any(start.startswith(head) for start in EVENT_STREAM_STARTS)
+    return any(start.startswith(head) for start in FIELD_STARTS)

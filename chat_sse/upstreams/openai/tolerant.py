@@ -5,6 +5,7 @@ message instead of a delta, usage under other names, fields of unexpected types.
 passed over, since bookkeeping must not cost an answer.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,14 @@ MAX_TOKENS = 2**53 - 1
 _PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count", "inputTokens")
 _COMPLETION = ("completion_tokens", "output_tokens", "candidatesTokenCount", "eval_count", "outputTokens")
 _TOTAL = ("total_tokens", "totalTokenCount", "totalTokens")
-_REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_REASONING = (
+    *("reasoning_content", "reasoning", "thinking", "reasoning_text"),
+    *("reasoning_details", "thinking_blocks"),
+)
+# Where servers that know no `error` put one, and what stands there when there is none.
+_ERROR_CODES = ("code", "error_code", "errcode", "err_code", "status_code")
+_ERROR_MESSAGES = ("message", "msg", "error_msg", "errmsg", "err_msg", "status_msg", "error_message")
+_NO_ERROR = ("", "0", "200", "null", "none", "false", "undefined", "ok", "success", "no error")
 _THINKING_TYPES = ("thinking", "reasoning", "reasoning.text", "reasoning.summary", "redacted_thinking")
 
 
@@ -49,32 +57,33 @@ def read_chunk(value: Any) -> Chunk:
         if (error := error_in(value)) is not None:
             return Chunk(error=error)
         raise ValueError("no JSON object")
-    choice = first_choice(value)
-    message = choice.get("delta")
-    has_message = not isinstance(message, Mapping) and isinstance(choice.get("message"), Mapping)
-    if has_message:
-        message = choice["message"]
-    elif not isinstance(message, Mapping):
-        message = {"content": message or choice.get("text")}
-    return Chunk(
-        events=list(_events_of(message)),
-        finish_reason=clean_reason(choice.get("finish_reason")),
-        usage=_usage_in(value, choice),
-        error=error_in(value) or choice.get("error") or None,
-        has_message=has_message,
-    )
+    events: list[Delta | Reasoning] = []
+    reason, usage, error, has_message = None, _usage_of_chunk(value), error_in(value), False
+    for choice in _choices_of(value):
+        delta = choice.get("delta")
+        if not isinstance(delta, Mapping):
+            delta = {"content": delta or choice.get("text")}
+        found = list(_events_of(delta))
+        if not found and isinstance(message := choice.get("message"), Mapping):
+            found, has_message = list(_events_of(message)), True
+        events += found
+        reason = clean_reason(choice.get("finish_reason")) or reason
+        usage = usage or usage_of(choice.get("usage"))
+        errors = (error, choice.get("error"), delta.get("error"))
+        error = next((said for said in errors if holds_error(said)), None)
+    return Chunk(events=events, finish_reason=reason, usage=usage, error=error, has_message=has_message)
 
 
-def first_choice(value: Json) -> Json:
-    """Return the choice with the index 0, or an empty one."""
+def _choices_of(value: Json) -> Iterator[Json]:
+    """Yield the choices with the index 0, or with none that is a number."""
     choices = value.get("choices") or []
     if not isinstance(choices, list | Mapping):
         raise ValueError("no choices")  # noqa: TRY004 - of upstream's making, not of a caller's
-    candidates = choices if isinstance(choices, list) else [choices]
-    for choice in candidates:
-        if isinstance(choice, Mapping) and (choice.get("index") or 0) in (0, "0"):
-            return choice
-    return {}
+    for choice in choices if isinstance(choices, list) else [choices]:
+        if isinstance(choice, Mapping):
+            index = choice.get("index")
+            if index == 0 or not isinstance(index, int | float):
+                yield choice
 
 
 def error_in(value: Any) -> Any:
@@ -83,13 +92,47 @@ def error_in(value: Any) -> Any:
         return next((error for item in value if (error := error_in(item)) is not None), None)
     if not isinstance(value, Mapping):
         return None
-    if error := value.get("error"):
-        return None if error is True and value.get("choices") else value if error is True else error
-    if value.get("object") == "error" or value.get("type") == "error":
+    for holder in (value, value.get("x_groq")):
+        error = holder.get("error") if isinstance(holder, Mapping) else None
+        if holds_error(error) and not (error is True and value.get("choices")):
+            return value if error is True else error
+    return None if value.get("choices") else _error_without_a_name(value)
+
+
+def _error_without_a_name(value: Json) -> Any:
+    """Return the error that an object is, or None: it is called one, or has a message and a code."""
+    if "error" in (value.get("object"), value.get("type")) or value.get("success") is False:
         return value
-    if not value.get("choices") and (value.get("errors") or value.get("detail")):
-        return value  # FastAPI's and JSON:API's bodies
+    if value.get("errors") or value.get("detail"):
+        return value  # JSON:API's and FastAPI's bodies
+    for holder in (value, value.get("base_resp")):  # MiniMax
+        if (
+            isinstance(holder, Mapping)
+            and any(isinstance(holder.get(name), str) for name in _ERROR_MESSAGES)
+            and any(holds_error(holder.get(name)) for name in _ERROR_CODES)
+        ):
+            return holder
     return None
+
+
+def holds_error(error: Any) -> bool:
+    """Return whether an error is said under a name for errors: null, {"code": 0} and "ok" say none."""
+    if isinstance(error, Mapping):
+        return any(map(holds_error, error.values()))
+    if isinstance(error, list):
+        return any(map(holds_error, error))
+    return error is not None and str(error).strip().lower() not in _NO_ERROR
+
+
+def decode_json(data: bytes) -> Any:
+    """Decode JSON as servers write it: with NaN, with raw control characters, with half of a character.
+
+    Bytes that are no UTF-8 become U+FFFD. Raises ValueError or RecursionError for anything else.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return json.loads(data.decode("utf-8", "replace"), strict=False)
 
 
 def clean_reason(reason: Any) -> str | None:
@@ -117,11 +160,10 @@ def usage_of(value: Any) -> Usage | None:
     )
 
 
-def _usage_in(value: Json, choice: Json) -> Usage | None:
+def _usage_of_chunk(value: Json) -> Usage | None:
     extension = value.get("x_groq")
     places = (
         value.get("usage"),
-        choice.get("usage"),
         extension.get("usage") if isinstance(extension, Mapping) else None,
         value.get("usage_metadata") or value.get("usageMetadata"),
     )

@@ -30,6 +30,7 @@ from chat_sse.messages import Question
 from chat_sse.target import ENDPOINT, split_base_url
 from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.http.connection import EOF_SECONDS
+from chat_sse.upstreams.openai.chunks import error_body
 from chat_sse.upstreams.openai.classify import classify, read_error
 from chat_sse.upstreams.openai.client import NO_CONNECTION, UNREACHABLE, Answered, CompletionClient, UseSdk
 from chat_sse.upstreams.openai.redaction import error_details
@@ -176,17 +177,10 @@ class OpenAIUpstream:
 
     def _error(self, refused: Refused, question: Question) -> UpstreamError:
         """Return a refusal as an error of our own tree."""
-        told = read_error(_json_or_none(refused.text()))
+        told = read_error(error_body(refused.text()))
         asked = msgspec.json.encode(self._writer.messages(question))
         details = error_details(refused.status, told, secrets=self._secrets, asked=asked)
         return classify(told, refused.status, details, retry_after(refused.headers))
-
-
-def _json_or_none(content: bytes) -> Any:
-    try:
-        return msgspec.json.decode(content)
-    except (ValueError, RecursionError):
-        return None  # a page of HTML, or nothing: the status says it all
 
 
 def _refused(response: httpx2.Response) -> Refused:
