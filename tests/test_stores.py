@@ -285,7 +285,7 @@ async def test_an_own_terminal_event_is_no_stop(store: Store) -> None:
     assert await read_all(log)
 
 
-async def test_unknown_logs_keys_and_labels_are_not_found(store: Store) -> None:
+async def test_unknown_logs_keys_and_chats_are_not_found(store: Store) -> None:
     for asking in (
         store.open("unknown"),
         store.seal("unknown", STOPPED),
@@ -336,7 +336,7 @@ async def test_a_key_with_another_fingerprint_is_refused(store: Store, elsewhere
             assert (await source.find_key("k2", fingerprint)).id == log.id
 
 
-async def test_a_label_moves_to_the_newest_log(store: Store, elsewhere: Store) -> None:
+async def test_a_chat_moves_to_its_newest_log(store: Store, elsewhere: Store) -> None:
     first = await create(store, chat_id="chat")
     assert (await elsewhere.find_chat("chat")).id == first.id
     second = await create(elsewhere, chat_id="chat")

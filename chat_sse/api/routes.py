@@ -287,7 +287,7 @@ def _respond(
         Reading(
             stream_id=stream.id,
             after=after,
-            follow=lambda taker: relay.follow(stream, after, taker, resumable=fmt.resumable),
+            follow=lambda subscriber: relay.follow(stream, after, subscriber, resumable=fmt.resumable),
             headers=headers,
             request_id=request.state.request_id,
         )

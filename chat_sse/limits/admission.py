@@ -53,8 +53,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Permit:
     """One request that asks, on its way through."""
 
-    def __init__(self, admission: Limits, client: str, requests: LimitStatus | None) -> None:
-        self._admission = admission
+    def __init__(self, limits: Limits, client: str, requests: LimitStatus | None) -> None:
+        self._limits = limits
         self._client = client
         self._requests = requests
         self._tokens: LimitStatus | None = None
@@ -64,7 +64,7 @@ class Permit:
 
     async def admit(self, stream_id: str, question: Question) -> None:
         """Hold a slot and reserve the most that the question can cost. Raises ChatError, holding nothing."""
-        limits = self._admission
+        limits = self._limits
         tokens = prompt_bound(question, limits.system_prompt) + question.max_output_tokens
         await limits.slots.take(self._client, stream_id)
         reservation: Reservation | None = None
@@ -84,14 +84,14 @@ class Permit:
     async def count_misuse(self) -> None:
         """Count a request that carried another question's key: only attaching is free."""
         if self._requests is None:
-            await self._admission.rates.hit_client(self._client)
+            await self._limits.rates.hit_client(self._client)
 
     def settle(self, outcome: Outcome) -> None:
         """Release the slot and the tokens that were not spent. Calls after the first do nothing."""
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
-            self._admission.slots.free(self._client, self._stream_id)
-            self._admission.budgets.settle(reservation, self._spent(outcome, reservation.tokens))
+            self._limits.slots.free(self._client, self._stream_id)
+            self._limits.budgets.settle(reservation, self._spent(outcome, reservation.tokens))
 
     def headers(self) -> dict[str, str]:
         """Return the header fields that tell this client what was left of its limits."""

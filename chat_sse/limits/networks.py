@@ -1,15 +1,14 @@
-"""Counting an IPv6 client once more with its whole site.
+"""The site that an IPv6 client lies in.
 
 A client by address is one IPv4 address or one IPv6 /64. Providers give a customer up to a /48 (RFC 6177),
-which is 65,536 clients. So limits also count the /48, as a client of its own with larger limits.
+which is 65,536 clients. The memory of arriving bodies is counted by site as well; rates, slots and budgets
+are not.
 """
 
 from functools import lru_cache
 from ipaddress import IPv6Network
 
 SITE_PREFIX_BITS = 48
-# A site's limits, in those of one client: an office or a campus may be behind it.
-SITE_FACTOR = 4
 
 
 @lru_cache(4096)

@@ -1,4 +1,4 @@
-"""The counting itself: one script is one step for every process that looks. Keys: see `shared.py`."""
+"""The counting itself: one script is one step for every process that looks. Keys: see `redis.py`."""
 
 # KEYS sorted set of the client, of all. ARGV limits, stream id, lease (ms). Returns 0 when it is taken, else
 # the number of the set that is full.

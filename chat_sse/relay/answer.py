@@ -74,6 +74,11 @@ class RunningAnswer:
         self.unpaid = False  # upstream has refused it
         self.done: Done | None = None  # upstream's own
 
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        return self.loop.time() - self.started_at
+
     def announce(self) -> None:
         """Append the start event, once. Any error from here on is an event too."""
         if self.phase is Phase.ASKED:

@@ -194,8 +194,9 @@ class Relay:
     def _ended(self, answer: RunningAnswer) -> None:
         """Clean up after a pump, however it ended. A task's callback, so it cannot be cancelled."""
         del self._running[answer.log.id]
-        seconds = answer.loop.time() - answer.started_at
-        outcome = Outcome(refused=answer.unpaid, done=answer.done, seconds=seconds, size=answer.log.size)
+        outcome = Outcome(
+            refused=answer.unpaid, done=answer.done, seconds=answer.seconds, size=answer.log.size
+        )
         answer.permit.settle(outcome)
         answer.readers.close()
         answer.open_gate()
@@ -232,7 +233,6 @@ class Relay:
         answer.open_gate(error)
 
     def _report(self, answer: RunningAnswer, **outcome: str | None) -> None:
-        seconds = round(answer.loop.time() - answer.started_at, 3)
         fields = {
             "id": answer.log.id,
             "request_id": answer.request_id,
@@ -240,7 +240,9 @@ class Relay:
         }
         log.info(
             "answer.ended",
-            extra={"fields": {**fields, **outcome, "bytes": answer.log.size, "seconds": seconds}},
+            extra={
+                "fields": {**fields, **outcome, "bytes": answer.log.size, "seconds": round(answer.seconds, 3)}
+            },
         )
 
     def _count_reader(self, stream: Log, *, resumable: bool) -> AbstractContextManager[None]:

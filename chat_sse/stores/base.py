@@ -105,7 +105,7 @@ class Store(Protocol):
     """
 
     async def create(self, spec: LogSpec) -> Log | None:
-        """Create a log under a new id, claiming the spec's key and moving its label.
+        """Create a log under a new id, claiming the spec's key and becoming the newest of its chat.
 
         Returns None, and changes nothing, when the key already belongs to a log (see `find_key`): of any
         number of simultaneous claims exactly one creates. Raises KeyReused when that log was claimed with
@@ -121,7 +121,7 @@ class Store(Protocol):
         ...
 
     async def find_chat(self, chat_id: str) -> Log:
-        """Return the newest log with the label. Raises StreamNotFound when there is none (any more)."""
+        """Return the newest log of a chat. Raises StreamNotFound when there is none (any more)."""
         ...
 
     async def open(self, stream_id: str) -> Log:

@@ -136,7 +136,7 @@ class MemoryStore:
         self._logs: dict[str, MemoryLog] = {}
         self._specs: dict[str, LogSpec] = {}  # by stream id
         self._claims: dict[str, LogSpec] = {}  # by key
-        self._chats: dict[str, str] = {}  # label → stream id
+        self._chats: dict[str, str] = {}  # chat id → stream id
         self._kept: OrderedDict[str, asyncio.TimerHandle] = OrderedDict()  # sealed, the oldest first
         self._kept_bytes = 0
 
@@ -167,7 +167,7 @@ class MemoryStore:
         """Find, as `Store.find_chat` promises."""
         stream_id = self._chats.get(chat_id)
         if stream_id is None:
-            raise StreamNotFound("no answer belongs to this label")
+            raise StreamNotFound("no answer belongs to this chat")
         return self._logs[stream_id]
 
     async def open(self, stream_id: str) -> Log:

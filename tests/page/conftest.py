@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.conftest import QUICK
-from tests.page.reader import DESKTOP, WAIT_MS, Permit, Reader
+from tests.page.reader import DESKTOP, WAIT_MS, Reader, Visit
 from tests.support.browser import chromium
 from tests.support.service import RunningService, serve
 
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def visit(browser: Browser, service: RunningService) -> Iterator[Permit]:
+def visit(browser: Browser, service: RunningService) -> Iterator[Visit]:
     """Open the page for a new reader; at the end none may have met a fault."""
     readers: list[Reader] = []
     with ExitStack() as stack:

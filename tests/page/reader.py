@@ -110,7 +110,7 @@ class Reader:
         return self.page.get_by_role("button", name=name, exact=True)
 
 
-Permit = Callable[..., Reader]
+Visit = Callable[..., Reader]
 
 
 def say(text: str, size: int = 12) -> list[Say]:

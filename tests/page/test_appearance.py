@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.page.reader import ARTIFACTS, DESKTOP, NARROW, SAMPLE, Permit, Reader, check, say
+from tests.page.reader import ARTIFACTS, DESKTOP, NARROW, SAMPLE, Reader, Visit, check, say
 from tests.support.upstream import Cut, Finish, Reason, Say, ScriptedUpstream
 
 
 @contextmanager
-def conversation(visit: Permit, upstream: ScriptedUpstream, **options: Any) -> Iterator[Reader]:
+def conversation(visit: Visit, upstream: ScriptedUpstream, **options: Any) -> Iterator[Reader]:
     """A reader before every kind of thing that the page can show."""
     upstream.answer_next(Reason("They want a comparison."), *say(SAMPLE), Finish())
     upstream.answer_next(Say("The first half of an answer"), Cut())
@@ -26,7 +26,7 @@ def conversation(visit: Permit, upstream: ScriptedUpstream, **options: Any) -> I
 @pytest.mark.parametrize("size", ["desktop", "narrow"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_overflows(
-    visit: Permit, upstream: ScriptedUpstream, theme: str, size: str
+    visit: Visit, upstream: ScriptedUpstream, theme: str, size: str
 ) -> None:
     viewport = DESKTOP if size == "desktop" else NARROW
     options = {"viewport": viewport, "color_scheme": theme, "reduced_motion": "reduce"}
@@ -41,7 +41,7 @@ def test_axe_finds_nothing_and_nothing_overflows(
         check(reader, f"{theme}-{size}-failure")
 
 
-def test_the_picture_for_the_readme_is_taken(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_the_picture_for_the_readme_is_taken(visit: Visit, upstream: ScriptedUpstream) -> None:
     with conversation(visit, upstream, viewport={"width": 1040, "height": 720}) as reader:
         reader.page.locator("#scroller").evaluate("(scroller) => { scroller.scrollTop = 0 }")
         reader.page.locator("#question").blur()

@@ -5,11 +5,11 @@ import threading
 import pytest
 from playwright.sync_api import expect
 
-from tests.page.reader import SAMPLE, Permit, say
+from tests.page.reader import SAMPLE, Visit, say
 from tests.support.upstream import Cut, Finish, Hold, Reason, Refuse, Say, ScriptedUpstream, Silence
 
 
-def test_a_question_streams_its_answer_as_markdown(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_a_question_streams_its_answer_as_markdown(visit: Visit, upstream: ScriptedUpstream) -> None:
     gate, rest = threading.Event(), threading.Event()
     upstream.answer(Hold(gate), Say("Hello **you**"), Hold(rest), *say("\n\n" + SAMPLE), Finish())
     reader = visit()
@@ -30,7 +30,7 @@ def test_a_question_streams_its_answer_as_markdown(visit: Permit, upstream: Scri
     assert reader.page.title() == "Hello! · ask"
 
 
-def test_the_history_goes_with_the_next_question(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_the_history_goes_with_the_next_question(visit: Visit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     reader.ask("One")
     reader.wait_for_end()
@@ -41,7 +41,7 @@ def test_the_history_goes_with_the_next_question(visit: Permit, upstream: Script
     assert told == [("user", "One"), ("assistant", "Hello there!"), ("user", "Two")]
 
 
-def test_starter_questions_are_asked_by_a_click(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_starter_questions_are_asked_by_a_click(visit: Visit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     starter = reader.page.locator(".starters button").first
     text = starter.inner_text()
@@ -51,7 +51,7 @@ def test_starter_questions_are_asked_by_a_click(visit: Permit, upstream: Scripte
     expect(reader.page.locator("#empty")).to_be_hidden()
 
 
-def test_input_is_checked_before_it_is_sent(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_input_is_checked_before_it_is_sent(visit: Visit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     reader.ask("   ")
     expect(reader.page.locator("#send")).to_be_disabled()
@@ -65,7 +65,7 @@ def test_input_is_checked_before_it_is_sent(visit: Permit, upstream: ScriptedUps
     assert upstream.calls == []
 
 
-def test_reasoning_is_shown_collapsed(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_reasoning_is_shown_collapsed(visit: Visit, upstream: ScriptedUpstream) -> None:
     upstream.answer(Reason("Let me see."), Say("42"), Finish())
     reader = visit()
     reader.ask("What is it?")
@@ -77,7 +77,7 @@ def test_reasoning_is_shown_collapsed(visit: Permit, upstream: ScriptedUpstream)
 
 
 @pytest.mark.parametrize("how", ["button", "Escape"])
-def test_stop_ends_the_answer_and_the_paid_call(visit: Permit, upstream: ScriptedUpstream, how: str) -> None:
+def test_stop_ends_the_answer_and_the_paid_call(visit: Visit, upstream: ScriptedUpstream, how: str) -> None:
     upstream.answer(Say("Once upon a time"), Silence())
     reader = visit()
     reader.ask("Tell me a story")
@@ -92,7 +92,7 @@ def test_stop_ends_the_answer_and_the_paid_call(visit: Permit, upstream: Scripte
     assert upstream.calls[0].wait_gone(5)
 
 
-def test_regenerate_replaces_the_last_answer(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_regenerate_replaces_the_last_answer(visit: Visit, upstream: ScriptedUpstream) -> None:
     upstream.answer_next(Say("First"), Finish())
     upstream.answer_next(Say("Second"), Finish())
     reader = visit()
@@ -105,7 +105,7 @@ def test_regenerate_replaces_the_last_answer(visit: Permit, upstream: ScriptedUp
     assert upstream.calls[0].body["messages"] == upstream.calls[1].body["messages"]
 
 
-def test_the_last_question_can_be_edited(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_the_last_question_can_be_edited(visit: Visit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     reader.ask("Who was Hypatai?")
     reader.wait_for_end()
@@ -122,7 +122,7 @@ def test_the_last_question_can_be_edited(visit: Permit, upstream: ScriptedUpstre
     assert [message["content"] for message in upstream.calls[1].body["messages"]] == ["Who was Hypatia?"]
 
 
-def test_an_answer_and_its_code_can_be_copied(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_an_answer_and_its_code_can_be_copied(visit: Visit, upstream: ScriptedUpstream) -> None:
     text = "Look:\n\n```py\nprint(1)\n```\n"
     upstream.answer(Say(text), Finish())
     reader = visit(permissions=["clipboard-read", "clipboard-write"])
@@ -135,7 +135,7 @@ def test_an_answer_and_its_code_can_be_copied(visit: Permit, upstream: ScriptedU
     reader.page.wait_for_function("navigator.clipboard.readText().then((text) => text.trim() === 'print(1)')")
 
 
-def test_a_refusal_is_shown_and_asking_again_helps(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_a_refusal_is_shown_and_asking_again_helps(visit: Visit, upstream: ScriptedUpstream) -> None:
     upstream.answer_next(Refuse(429, headers={"retry-after": "7"}))
     reader = visit()
     reader.ask("Hello!")
@@ -150,7 +150,7 @@ def test_a_refusal_is_shown_and_asking_again_helps(visit: Permit, upstream: Scri
 
 
 def test_an_answer_that_breaks_off_keeps_its_text_and_says_so(
-    visit: Permit, upstream: ScriptedUpstream
+    visit: Visit, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(Say("The first half"), Cut())
     reader = visit()
@@ -159,7 +159,7 @@ def test_an_answer_that_breaks_off_keeps_its_text_and_says_so(
     expect(reader.prose).to_have_text("The first half")
 
 
-def test_an_answer_at_its_length_limit_says_so(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_an_answer_at_its_length_limit_says_so(visit: Visit, upstream: ScriptedUpstream) -> None:
     upstream.answer(Say("And so on and"), Finish("length"))
     reader = visit()
     reader.ask("Hello!")

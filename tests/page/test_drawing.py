@@ -2,12 +2,12 @@
 
 from playwright.sync_api import expect
 
-from tests.page.reader import ATTACKS, NARROW, SAMPLE, WAIT_MS, Permit, say
+from tests.page.reader import ATTACKS, NARROW, SAMPLE, WAIT_MS, Visit, say
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 
 def test_a_giant_table_scrolls_by_itself_and_the_page_stays_alive(
-    visit: Permit, upstream: ScriptedUpstream
+    visit: Visit, upstream: ScriptedUpstream
 ) -> None:
     row = "|" + "wide cell of a table|" * 30 + "\n"
     table = row + "|" + "-|" * 30 + "\n" + row * 300
@@ -21,7 +21,7 @@ def test_a_giant_table_scrolls_by_itself_and_the_page_stays_alive(
 
 
 def test_a_long_answer_is_drawn_at_most_once_a_frame_while_it_grows(
-    visit: Permit, upstream: ScriptedUpstream
+    visit: Visit, upstream: ScriptedUpstream
 ) -> None:
     paragraph = "A sentence with **bold**, `code` and [a link](https://example.org/) in it. " * 5 + "\n\n"
     upstream.answer(*say(paragraph * 500, 400), Finish())
@@ -44,7 +44,7 @@ def test_a_long_answer_is_drawn_at_most_once_a_frame_while_it_grows(
     assert 1 <= drawings <= frames + 2  # the first and the last may fall between two frames
 
 
-def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Permit) -> None:
+def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Visit) -> None:
     paragraph = "A sentence with **bold**, `code` and [a link](https://example.org/) in it. " * 5 + "\n\n"
     made, kept = visit().page.evaluate(
         """async (paragraph) => {
@@ -69,7 +69,7 @@ def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Permit) -> None
     assert made <= 1000  # each paragraph when it begins and when it is whole; all of them would be 250,000
 
 
-def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit: Permit) -> None:
+def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit: Visit) -> None:
     reader = visit()
     samples = [
         SAMPLE,

@@ -5,13 +5,13 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.page.reader import ATTACKS, Permit, say
+from tests.page.reader import ATTACKS, Visit, say
 from tests.support.service import RunningService
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 
 def test_markdown_that_tries_to_inject_is_shown_and_does_nothing(
-    visit: Permit, upstream: ScriptedUpstream
+    visit: Visit, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(*say(ATTACKS, 7), Finish())
     reader = visit()
@@ -27,7 +27,7 @@ def test_markdown_that_tries_to_inject_is_shown_and_does_nothing(
     assert reader.prose.locator("br").count() == 1
 
 
-def test_a_question_is_never_markup(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_a_question_is_never_markup(visit: Visit, upstream: ScriptedUpstream) -> None:
     text = "<img src=x onerror='window.hacked = 1'> **bold**"
     reader = visit()
     reader.ask(text)
@@ -59,7 +59,7 @@ BREAKING = {
 
 @pytest.mark.parametrize("text", BREAKING.values(), ids=BREAKING)
 def test_no_answer_breaks_the_page_nor_does_it_after_a_reload(
-    visit: Permit, upstream: ScriptedUpstream, text: str
+    visit: Visit, upstream: ScriptedUpstream, text: str
 ) -> None:
     upstream.answer_next(Say("**Before.**\n\n"), Say(text), Say("The end."), Finish())
     reader = visit()
@@ -74,7 +74,7 @@ def test_no_answer_breaks_the_page_nor_does_it_after_a_reload(
     reader.wait_for_end()
 
 
-def test_what_the_markdown_library_cannot_take_is_shown_as_text_beside_the_rest(visit: Permit) -> None:
+def test_what_the_markdown_library_cannot_take_is_shown_as_text_beside_the_rest(visit: Visit) -> None:
     html = visit().page.evaluate(
         """async () => {
           const { MarkdownView } = await import("/page/markdown.js");
@@ -87,7 +87,7 @@ def test_what_the_markdown_library_cannot_take_is_shown_as_text_beside_the_rest(
 
 
 def test_a_link_to_the_service_itself_is_no_link_and_asks_nothing(
-    visit: Permit, upstream: ScriptedUpstream, service: RunningService
+    visit: Visit, upstream: ScriptedUpstream, service: RunningService
 ) -> None:
     host = service.url.partition("://")[2]
     targets = [

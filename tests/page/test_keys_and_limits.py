@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.conftest import QUICK
-from tests.page.reader import Permit, Reader, check
+from tests.page.reader import Reader, Visit, check
 from tests.support.service import RunningService, serve
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
 
@@ -34,7 +34,7 @@ def give(reader: Reader, key: str) -> None:
 
 
 def test_a_key_is_asked_for_once_and_the_question_is_sent_again_with_it(
-    visit: Permit, locked: RunningService, upstream: ScriptedUpstream
+    visit: Visit, locked: RunningService, upstream: ScriptedUpstream
 ) -> None:
     reader = visit(locked.url)
     field = reader.page.get_by_label("This service asks for a key")
@@ -59,7 +59,7 @@ def test_a_key_is_asked_for_once_and_the_question_is_sent_again_with_it(
 
 
 def test_a_key_lasts_over_a_reload_and_until_it_is_forgotten(
-    visit: Permit, locked: RunningService, upstream: ScriptedUpstream
+    visit: Visit, locked: RunningService, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("One, "), Hold(gate), Say("two."), Finish())
@@ -79,7 +79,7 @@ def test_a_key_lasts_over_a_reload_and_until_it_is_forgotten(
 
 
 def test_an_answer_that_is_met_without_its_key_goes_on_when_it_is_given(
-    visit: Permit, locked: RunningService, upstream: ScriptedUpstream
+    visit: Visit, locked: RunningService, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("One, "), Hold(gate), Say("two."), Finish())
@@ -107,7 +107,7 @@ def test_an_answer_that_is_met_without_its_key_goes_on_when_it_is_given(
     ids=["rate", "streams of one", "streams of all", "budget"],
 )
 def test_a_limit_is_told_in_words_and_the_question_is_not_lost(
-    visit: Permit, upstream: ScriptedUpstream, limit: dict[str, str], told: str
+    visit: Visit, upstream: ScriptedUpstream, limit: dict[str, str], told: str
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("One, "), Hold(gate), Finish())

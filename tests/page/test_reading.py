@@ -4,11 +4,11 @@ import threading
 
 from playwright.sync_api import expect
 
-from tests.page.reader import NARROW, Permit
+from tests.page.reader import NARROW, Visit
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
 
 
-def test_scrolling_up_lets_go_and_jumping_follows_again(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_scrolling_up_lets_go_and_jumping_follows_again(visit: Visit, upstream: ScriptedUpstream) -> None:
     gate, last = threading.Event(), threading.Event()
     upstream.answer(
         Say("line\n\n" * 80), Hold(gate), Say("more\n\n" * 20), Hold(last), Say("end\n\n" * 20), Finish()
@@ -36,7 +36,7 @@ def test_scrolling_up_lets_go_and_jumping_follows_again(visit: Permit, upstream:
     reader.wait_for_end()
 
 
-def test_a_screen_reader_is_told_once_an_answer(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_a_screen_reader_is_told_once_an_answer(visit: Visit, upstream: ScriptedUpstream) -> None:
     upstream.answer(Say("One "), Pause(0.1), Say("two "), Pause(0.1), Say("three"), Finish())
     reader = visit()
     reader.page.evaluate(
@@ -52,7 +52,7 @@ def test_a_screen_reader_is_told_once_an_answer(visit: Permit, upstream: Scripte
     assert reader.page.locator("[aria-live], [role=status], [role=alert], [role=log]").count() == 1
 
 
-def test_everything_works_by_keyboard_with_a_visible_focus(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_everything_works_by_keyboard_with_a_visible_focus(visit: Visit, upstream: ScriptedUpstream) -> None:
     reader = visit()
     expect(reader.page.locator("#question")).to_be_focused()
     reader.ask("Hello!")
@@ -77,7 +77,7 @@ def test_everything_works_by_keyboard_with_a_visible_focus(visit: Permit, upstre
     } <= seen
 
 
-def test_the_drawer_of_a_narrow_screen_opens_and_closes_by_keyboard(visit: Permit) -> None:
+def test_the_drawer_of_a_narrow_screen_opens_and_closes_by_keyboard(visit: Visit) -> None:
     reader = visit(viewport=NARROW)
     expect(reader.page.locator("#sidebar")).to_be_hidden()
     reader.button("Chats").click()
@@ -87,7 +87,7 @@ def test_the_drawer_of_a_narrow_screen_opens_and_closes_by_keyboard(visit: Permi
     expect(reader.button("Chats")).to_be_focused()
 
 
-def test_a_chosen_theme_holds_against_the_systems_and_over_a_reload(visit: Permit) -> None:
+def test_a_chosen_theme_holds_against_the_systems_and_over_a_reload(visit: Visit) -> None:
     reader = visit(color_scheme="light")
     paper = "getComputedStyle(document.body).backgroundColor"
     light = reader.page.evaluate(paper)
@@ -99,7 +99,7 @@ def test_a_chosen_theme_holds_against_the_systems_and_over_a_reload(visit: Permi
     assert reader.page.evaluate(paper) == light
 
 
-def test_reduced_motion_moves_nothing(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_reduced_motion_moves_nothing(visit: Visit, upstream: ScriptedUpstream) -> None:
     gate = threading.Event()
     upstream.answer(Hold(gate), Say("Done"), Finish())
     reader = visit(reduced_motion="reduce")

@@ -4,14 +4,14 @@ import threading
 
 from playwright.sync_api import expect
 
-from tests.page.reader import WAIT_MS, Permit
+from tests.page.reader import WAIT_MS, Visit
 from tests.support.proxy import BadNetwork
 from tests.support.service import RunningService
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
 
 
 def test_a_reload_in_mid_answer_goes_on_where_it_was_and_is_paid_once(
-    visit: Permit, upstream: ScriptedUpstream
+    visit: Visit, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("One, "), Say("two, "), Hold(gate), Say("three."), Finish())
@@ -28,7 +28,7 @@ def test_a_reload_in_mid_answer_goes_on_where_it_was_and_is_paid_once(
 
 
 def test_a_reload_before_the_first_event_asks_with_the_same_key_and_is_paid_once(
-    visit: Permit, upstream: ScriptedUpstream
+    visit: Visit, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Hold(gate), Say("Late"), Finish())
@@ -43,7 +43,7 @@ def test_a_reload_before_the_first_event_asks_with_the_same_key_and_is_paid_once
 
 
 def test_a_cut_network_loses_nothing_and_is_paid_once(
-    visit: Permit, service: RunningService, upstream: ScriptedUpstream
+    visit: Visit, service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     gate = threading.Event()
     upstream.answer(Say("Before, "), Hold(gate), Say("after."), Finish())
@@ -62,7 +62,7 @@ def test_a_cut_network_loses_nothing_and_is_paid_once(
     assert upstream.paid_calls == 1
 
 
-def test_an_answer_goes_on_while_another_chat_is_read(visit: Permit, upstream: ScriptedUpstream) -> None:
+def test_an_answer_goes_on_while_another_chat_is_read(visit: Visit, upstream: ScriptedUpstream) -> None:
     gate = threading.Event()
     upstream.answer(Say("Slow "), Hold(gate), Say("answer"), Finish())
     reader = visit()
@@ -77,7 +77,7 @@ def test_an_answer_goes_on_while_another_chat_is_read(visit: Permit, upstream: S
 
 
 def test_past_chats_stay_in_this_browser_until_they_are_deleted(
-    visit: Permit, upstream: ScriptedUpstream
+    visit: Visit, upstream: ScriptedUpstream
 ) -> None:
     reader = visit()
     reader.ask("First chat")

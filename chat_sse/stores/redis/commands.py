@@ -40,8 +40,8 @@ class Commands(msgspec.Struct, frozen=True, kw_only=True):
             CLAIM, (self.keys.claim(spec.idempotency_key or ""),), claim_of(spec), self.running_ms, instead_of
         )
 
-    def label(self, spec: LogSpec) -> Command:
-        """Move the spec's label to its log."""
+    def move_chat(self, spec: LogSpec) -> Command:
+        """Make a log the newest of its chat."""
         return ("SET", self.keys.chat(spec.chat_id or ""), spec.stream_id, "PX", self.running_ms)
 
     def append(

@@ -62,15 +62,15 @@ class Outbox:
                 if spec.idempotency_key is not None:
                     yield self._commands.claim(spec), None
                 if spec.chat_id is not None:
-                    yield self._commands.label(spec), None
+                    yield self._commands.move_chat(spec), None
             sealed = (Sealed.AS_ASKED if produced.asked else Sealed.BY_PRODUCER) if last else Sealed.NO
             append = self._commands.append(
                 spec, produced.sent, entries, sealed=sealed, discarded=produced.discarded
             )
             yield append, partial(self._sent, produced, produced.sent, len(entries), last)
             if last:
-                retiring = self._commands.expire_names(spec, discarded=produced.discarded)
-                yield from ((command, None) for command in retiring)
+                expiring = self._commands.expire_names(spec, discarded=produced.discarded)
+                yield from ((command, None) for command in expiring)
 
     def _sent(self, produced: ProducedLog, first: int, count: int, last: bool, result: list[Any]) -> None:
         """Handle the result of an append."""

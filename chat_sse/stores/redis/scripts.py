@@ -135,7 +135,7 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]
 """
 
-# KEYS claim or label. ARGV value, TTL (ms). A name that has moved on is left alone; a TTL of 0 deletes.
+# KEYS claim or chat. ARGV value, TTL (ms). A name that has moved on is left alone; a TTL of 0 deletes.
 KEEP = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0

@@ -48,7 +48,7 @@ from chat_sse.stores.redis.tasks import end, spawn
 
 log = logging.getLogger(__name__)
 
-# A producer obeys a stop in milliseconds; a stop promises a second.
+# A producer applies a stop within milliseconds; a stop promises a second.
 STOP_SECONDS = 0.7
 # From one round trip to the next: nobody sees a fiftieth of a second, and at 500 deltas a second it halves
 # the cost of each.
@@ -128,7 +128,7 @@ class RedisStore:
         """Find, as `Store.find_chat` promises."""
         [value] = await self._client.run([("GET", self._keys.chat(chat_id))])
         if value is None:
-            raise StreamNotFound("no answer belongs to this label")
+            raise StreamNotFound("no answer belongs to this chat")
         return await self.open(value.decode())
 
     async def open(self, stream_id: str) -> Log:
@@ -227,7 +227,7 @@ class RedisStore:
                 raise KeyReused("this key was used with another body")
             return False
         if spec.chat_id is not None:
-            await self._client.run([self._commands.label(spec)])
+            await self._client.run([self._commands.move_chat(spec)])
         return True
 
     async def _take_over(self, spec: LogSpec, there: bytes) -> bool:

@@ -114,9 +114,8 @@ def classify(  # noqa: PLR0911 - a table in the order of its precedence
         return UpstreamRejected(details)
     if statuses & {401, 403} or _AUTHENTICATION.search(text):
         return UpstreamAuthentication(details)
-    hints = (
-        told.words if statuses else text
-    )  # a message may quote anything: it counts where nothing else does
+    # A message may quote anything: it counts where nothing else does.
+    hints = told.words if statuses else text
     if statuses & {408, 504, 524} or _TIMEOUT.search(hints):
         return UpstreamTimeout(details, retry_after=retry_after)
     if statuses & {429} or _RATE.search(hints):

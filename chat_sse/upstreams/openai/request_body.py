@@ -113,14 +113,13 @@ def adapted(dialect: Dialect, status: int, content: bytes) -> Dialect | None:
     said = "\n".join(_said(content))
     if _VALUE.search(said) and not _WORD.search(said):
         return None
-    if dialect.stream_options and _names("stream_options", said):
-        dialect = msgspec.structs.replace(dialect, stream_options=False)
-        if not _names(dialect.cap_field, said):
-            return dialect
-        return msgspec.structs.replace(dialect, cap_field=_OTHER_CAP[dialect.cap_field])
-    if _names(dialect.cap_field, said):
-        return msgspec.structs.replace(dialect, cap_field=_OTHER_CAP[dialect.cap_field])
-    return None
+    cap_field, stream_options = dialect.cap_field, dialect.stream_options
+    if _names(cap_field, said):
+        cap_field = _OTHER_CAP[cap_field]
+    if _names("stream_options", said):
+        stream_options = False
+    changed = Dialect(cap_field, stream_options)
+    return None if changed == dialect else changed
 
 
 def _names(word: str, said: str) -> bool:
