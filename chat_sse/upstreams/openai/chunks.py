@@ -1,11 +1,11 @@
 """From OpenAI's chunks to events, and the verdict on how an answer ended. Pure: no I/O, no clock.
 
-Source: OpenAI API reference, "Chat completion chunk object". A strict, fast decoder reads what is written by
-the reference; `tolerant.py` reads everything else.
+Source: OpenAI API reference, "Chat completion chunk object". `plain.py` decodes what is written by the
+reference; `tolerant.py` reads everything else.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from chat_sse.events import Delta, Done, Reasoning, Usage
 from chat_sse.upstreams.base import UpstreamEvent
 from chat_sse.upstreams.openai.classify import Told, classify, read_error
 from chat_sse.upstreams.openai.events import ErrorData, EventSplitter, NamedData
+from chat_sse.upstreams.openai.plain import RestChunk, TextChunk, decode_rest, decode_text
 from chat_sse.upstreams.openai.redaction import names_of
 from chat_sse.upstreams.openai.tolerant import (
     Chunk,
@@ -32,33 +33,6 @@ _FAILED = re.compile(
 )
 
 
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None  # DeepSeek, vLLM, llama.cpp
-    reasoning: str | None = None  # OpenRouter, Ollama, newer vLLM
-    reasoning_details: Any = None
-    error: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-    usage: Any = None
-    error: Any = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    """A chunk as OpenAI's reference describes it, and the members by which it may say more than a text."""
-
-    choices: list[_Choice]
-    usage: Any = None
-    error: Any = None
-    x_groq: Any = None
-    usage_metadata: Any = msgspec.field(name="usageMetadata", default=None)
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
 # Words that some servers send as data, to say that they are alive.
 _SIGNALS = (b"", b"null", b"ping", b"pong", b"keep-alive", b"keepalive", b"keep_alive", b"heartbeat", b"ok")
 
@@ -143,7 +117,7 @@ class ChunkDecoder:
         try:
             value = decode_json(body)
             chunk = read_chunk(value)
-            if chunk.error is None and not (isinstance(value, Mapping) and value.get("choices")):
+            if chunk.error is None and not (isinstance(value, dict) and value.get("choices")):
                 self.fault = not_a_completion()
                 return events
             self._take_tolerantly(chunk, events)
@@ -165,15 +139,16 @@ class ChunkDecoder:
             if holds_error(error):
                 raise self._error(error)
             return False
-        try:
-            chunk = _decode_chunk(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if payload.startswith(b"["):  # [DONE], as a rule
             return self._read(payload, events)
-        if self._take(chunk, events):
-            return False
+        try:
+            if self._take(decode_text(payload), events) or self._take_rest(decode_rest(payload)):
+                return False
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # not as the reference describes it
         return self._read(payload, events)
 
-    def _take(self, chunk: _Chunk, events: list[UpstreamEvent]) -> bool:
+    def _take(self, chunk: TextChunk, events: list[UpstreamEvent]) -> bool:
         """Append a text, and return True; False where a chunk says more than a text, or something else."""
         if chunk.usage or chunk.error or chunk.x_groq or chunk.usage_metadata or len(chunk.choices) != 1:
             return False
@@ -194,6 +169,18 @@ class ChunkDecoder:
         if self.finish_reason is not None:
             self._note(None, has_more=True)
         return True
+
+    def _take_rest(self, chunk: RestChunk) -> bool:
+        """Note a finish_reason or usage. Returns False for a chunk with neither choices nor usage."""
+        if (usage := chunk.usage) is not None:
+            self._usage = Usage(
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                total_tokens=usage.total_tokens,
+            )
+        for choice in chunk.choices:
+            self._note(choice.finish_reason, has_more=False)
+        return bool(chunk.choices) or usage is not None
 
     def _read(self, payload: bytes, events: list[UpstreamEvent]) -> bool:
         """Read what is no plain chunk, and return whether it was the last.

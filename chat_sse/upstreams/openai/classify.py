@@ -5,7 +5,7 @@ what it is called; only names (type, code, parameter) are passed on, since its m
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -133,8 +133,8 @@ def _members(value: Any, depth: int, name: str = "") -> Iterator[tuple[str, str]
     """Yield the members of an error that are text or numbers, the outer ones last: inner ones say more."""
     if depth == 0 or value is None or isinstance(value, bool):
         return
-    if isinstance(value, Mapping):
-        inner = {key: member for key, member in value.items() if isinstance(member, Mapping | list)}
+    if isinstance(value, dict):
+        inner = {key: member for key, member in value.items() if isinstance(member, dict | list)}
         for key, member in inner.items():
             yield from _members(member, depth - 1, key)
         for key, member in value.items():

@@ -53,7 +53,7 @@ def read_chunk(value: Any) -> Chunk:
     """Read one decoded JSON value. Raises ValueError for what is neither an object nor null nor an error."""
     if value is None:
         return Chunk()
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         if (error := error_in(value)) is not None:
             return Chunk(error=error)
         raise ValueError("no JSON object")
@@ -61,10 +61,10 @@ def read_chunk(value: Any) -> Chunk:
     reason, usage, error, has_message = None, _usage_of_chunk(value), error_in(value), False
     for choice in _choices_of(value):
         delta = choice.get("delta")
-        if not isinstance(delta, Mapping):
+        if not isinstance(delta, dict):
             delta = {"content": delta or choice.get("text")}
         found = list(_events_of(delta))
-        if not found and isinstance(message := choice.get("message"), Mapping):
+        if not found and isinstance(message := choice.get("message"), dict):
             found, has_message = list(_events_of(message)), True
         events += found
         reason = clean_reason(choice.get("finish_reason")) or reason
@@ -77,10 +77,10 @@ def read_chunk(value: Any) -> Chunk:
 def _choices_of(value: Json) -> Iterator[Json]:
     """Yield the choices with the index 0, or with none that is a number."""
     choices = value.get("choices") or []
-    if not isinstance(choices, list | Mapping):
+    if not isinstance(choices, list | dict):
         raise ValueError("no choices")  # noqa: TRY004 - of upstream's making, not of a caller's
     for choice in choices if isinstance(choices, list) else [choices]:
-        if isinstance(choice, Mapping):
+        if isinstance(choice, dict):
             index = choice.get("index")
             if index == 0 or not isinstance(index, int | float):
                 yield choice
@@ -90,10 +90,10 @@ def error_in(value: Any) -> Any:
     """Return the error that a JSON value holds, or None. An empty one is none."""
     if isinstance(value, list):
         return next((error for item in value if (error := error_in(item)) is not None), None)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     for holder in (value, value.get("x_groq")):
-        error = holder.get("error") if isinstance(holder, Mapping) else None
+        error = holder.get("error") if isinstance(holder, dict) else None
         if holds_error(error) and not (error is True and value.get("choices")):
             return value if error is True else error
     return None if value.get("choices") else _error_without_a_name(value)
@@ -107,7 +107,7 @@ def _error_without_a_name(value: Json) -> Any:
         return value  # JSON:API's and FastAPI's bodies
     for holder in (value, value.get("base_resp")):  # MiniMax
         if (
-            isinstance(holder, Mapping)
+            isinstance(holder, dict)
             and any(isinstance(holder.get(name), str) for name in _ERROR_MESSAGES)
             and any(holds_error(holder.get(name)) for name in _ERROR_CODES)
         ):
@@ -117,7 +117,7 @@ def _error_without_a_name(value: Json) -> Any:
 
 def holds_error(error: Any) -> bool:
     """Return whether an error is said under a name for errors: null, {"code": 0} and "ok" say none."""
-    if isinstance(error, Mapping):
+    if isinstance(error, dict):
         return any(map(holds_error, error.values()))
     if isinstance(error, list):
         return any(map(holds_error, error))
@@ -144,7 +144,7 @@ def clean_reason(reason: Any) -> str | None:
 
 def usage_of(value: Any) -> Usage | None:
     """Return token counts as far as two of prompt, completion and total are known."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     prompt, completion, total = (_count(value, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
     if prompt is None and completion is not None and total is not None:
@@ -164,7 +164,7 @@ def _usage_of_chunk(value: Json) -> Usage | None:
     extension = value.get("x_groq")
     places = (
         value.get("usage"),
-        extension.get("usage") if isinstance(extension, Mapping) else None,
+        extension.get("usage") if isinstance(extension, dict) else None,
         value.get("usage_metadata") or value.get("usageMetadata"),
     )
     return next((usage for place in places if (usage := usage_of(place)) is not None), None)
@@ -194,7 +194,7 @@ def _events_of(message: Json) -> Iterator[Delta | Reasoning]:
 
 def _content(content: Any) -> Iterator[Delta | Reasoning]:
     for part in content if isinstance(content, list) else [content]:
-        kind = Reasoning if isinstance(part, Mapping) and part.get("type") in _THINKING_TYPES else Delta
+        kind = Reasoning if isinstance(part, dict) and part.get("type") in _THINKING_TYPES else Delta
         if text := "".join(_texts(part)):
             yield kind(text)
 
@@ -206,7 +206,7 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for name in ("text", "thinking", "summary", "content", "refusal"):
             if value.get(name):
                 yield from _texts(value[name])
