@@ -96,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_total: RateOrOff = "600/minute"
     max_streams_per_client: Count = 10
     max_streams: Count = 1000
+    max_share: Annotated[int, Meta(ge=1, le=100, description="a percentage, 1 to 100")] = 50
     token_budget: BudgetOrOff = "200000/day"  # noqa: S105 - tokens of language
     token_budget_total: BudgetOrOff = "1000000/day"  # noqa: S105
     connect_timeout: Seconds = 5

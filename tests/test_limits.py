@@ -55,7 +55,7 @@ def empty(server: RedisServer) -> None:
 async def ask(rates: Rates, client: str) -> LimitStatus | None:
     """Count a request that asks, and the question that it becomes."""
     status = await rates.hit(client)
-    await rates.hit_total()
+    await rates.hit_total(client)
     return status
 
 

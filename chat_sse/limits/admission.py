@@ -70,7 +70,7 @@ class Permit:
         reservation: Reservation | None = None
         try:
             reservation = await limits.budgets.reserve(self._client, tokens)
-            await limits.rates.hit_total()
+            await limits.rates.hit_total(self._client)
         except BaseException:
             limits.slots.free(self._client, stream_id)
             if reservation is not None:
@@ -92,6 +92,8 @@ class Permit:
         if reservation is not None:
             self._limits.slots.free(self._client, self._stream_id)
             self._limits.budgets.settle(reservation, self._spent(outcome, reservation.tokens))
+            if outcome.refused:
+                self._limits.rates.refund_total(self._client)
 
     def headers(self) -> dict[str, str]:
         """Return the header fields that tell this client what was left of its limits."""

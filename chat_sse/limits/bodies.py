@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from chat_sse.errors import Overloaded, TooManyRequests
-from chat_sse.limits.networks import site_of
+from chat_sse.limits.scopes import site_of
 
 TOTAL_BYTES = 64 * 1_048_576
 # A client's and a site's part of it.

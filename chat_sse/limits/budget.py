@@ -18,7 +18,10 @@ import msgspec
 from chat_sse.errors import BudgetSpent, PayloadTooLarge
 from chat_sse.events import Usage
 from chat_sse.limits.headers import LimitStatus, limit_headers, tighter
+from chat_sse.limits.scopes import Scope, amounts, scopes_of
 from chat_sse.messages import Question, TextPart
+
+EVERYBODY = "for everybody together"
 
 # Byte-level BPE (OpenAI, Llama 3, Qwen, Mistral and others) makes at most one token of a byte. Around a
 # message stand some tokens of the chat template (OpenAI's cookbook: 3 or 4; Llama 3: 5), and before the
@@ -136,9 +139,8 @@ def tokens_told(usage: Usage) -> int:
     return max(0, usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
 
 
-def budget_spent(budget: Budget, window: Window, now: float, spent: int, *, client: bool) -> BudgetSpent:
+def budget_spent(budget: Budget, window: Window, now: float, spent: int, whose: str) -> BudgetSpent:
     """Return the refusal of a question that could cost more than is left."""
-    whose = "per client" if client else "for everybody together"
     return BudgetSpent(
         f"limit: {budget.tokens} tokens per {budget.period} {whose}; "
         "this question may cost more than is left",
@@ -156,11 +158,24 @@ def check_fits(budget: Budget, tokens: int) -> None:
         )
 
 
+def share_of_budget(total: Budget | None, percent: int, at_least: int) -> Budget | None:
+    """Return a part of everybody's budget, of `at_least` so many tokens. None where that is no part."""
+    part = 0 if total is None else max(total.tokens * percent // 100, at_least)
+    return Budget(part, total.period) if total is not None and part < total.tokens else None
+
+
+def budgets_by_scope(per_client: Budget | None, most: Budget | None) -> dict[Scope, list[Budget]]:
+    """Return the budgets of each scope. `most`: what an address or a site may have of the total."""
+    own, cap = ((budget.tokens, budget.period) if budget else None for budget in (per_client, most))
+    return {scope: [Budget(*limit) for limit in limits] for scope, limits in amounts(own, cap).items()}
+
+
 class _Account:
     """What one budget's current window has seen, by client."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, whose: str) -> None:
         self.budget = budget
+        self.whose = whose
         self.window = Window("", 0, 0)
         self._spent: dict[str, int] = {}
 
@@ -185,23 +200,31 @@ class MemoryBudgets:
     """Budgets of one process; they begin anew with it."""
 
     def __init__(
-        self, per_client: Budget | None, total: Budget | None, clock: Callable[[], float] = time.time
+        self,
+        per_client: Budget | None,
+        total: Budget | None,
+        clock: Callable[[], float] = time.time,
+        *,
+        most: Budget | None = None,
     ) -> None:
+        """`most`: what an address or a site may have of the total."""
         self._clock = clock
-        self._clients = _Account(per_client) if per_client else None
-        self._total = _Account(total) if total else None
+        self._accounts = {
+            scope: [_Account(budget, scope.whose) for budget in budgets]
+            for scope, budgets in budgets_by_scope(per_client, most).items()
+        }
+        self._total = [_Account(total, EVERYBODY)] if total else []
 
     async def reserve(self, client: str, tokens: int) -> Reservation:
         """Reserve, as `Budgets.reserve` promises."""
         now, status = self._clock(), None
-        accounts = self._accounts(client)
+        accounts = self._of(client)
         for account, name in accounts:
             account.turn(now)
             check_fits(account.budget, tokens)
             before = account.spent(name)
             if before + tokens > account.budget.tokens:
-                client_own = account is self._clients
-                raise budget_spent(account.budget, account.window, now, before, client=client_own)
+                raise budget_spent(account.budget, account.window, now, before, account.whose)
             here = account.budget.status(before + tokens, account.window, now)
             status = here if status is None else tighter(status, here)
         for account, name in accounts:
@@ -210,11 +233,12 @@ class MemoryBudgets:
 
     def settle(self, reservation: Reservation, tokens: int) -> None:
         """Settle, as `Budgets.settle` promises."""
-        accounts = self._accounts(reservation.client)
+        accounts = self._of(reservation.client)
         for (account, name), window in zip(accounts, reservation.windows, strict=True):
             if account.window.name == window:
                 account.add(name, tokens - reservation.tokens)
 
-    def _accounts(self, client: str) -> list[tuple[_Account, str]]:
-        found = ((self._clients, client), (self._total, ""))
-        return [(account, name) for account, name in found if account is not None]
+    def _of(self, client: str) -> list[tuple[_Account, str]]:
+        """Return the accounts that a client's questions are taken from, with its names in them."""
+        own = [(account, name) for scope, name in scopes_of(client) for account in self._accounts[scope]]
+        return [*own, *((account, "") for account in self._total)]

@@ -29,11 +29,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chat_sse.errors import StoreUnavailable
-from chat_sse.limits.budget import Budget, Reservation, budget_spent, check_fits
+from chat_sse.limits.budget import EVERYBODY, Budget, Reservation, budget_spent, budgets_by_scope, check_fits
 from chat_sse.limits.headers import LimitStatus, tighter
 from chat_sse.limits.rates import Rates
 from chat_sse.limits.redis_scripts import FREE, RENEW, RESERVE, SETTLE, TAKE
-from chat_sse.limits.slots import all_taken, too_many_streams
+from chat_sse.limits.scopes import scopes_of
+from chat_sse.limits.slots import all_taken, slots_by_scope, too_many_streams
 from chat_sse.redis_access import DEFAULT_PREFIX, SOCKET_SECONDS, evaluate, open_pool, send, unavailable
 
 T = TypeVar("T")
@@ -130,59 +131,78 @@ class SharedRates(Rates):
     """Rates of all processes together."""
 
     def __init__(
-        self, counts: SharedCounts, per_client: RateLimitItem | None, total: RateLimitItem | None
+        self,
+        counts: SharedCounts,
+        per_client: RateLimitItem | None,
+        total: RateLimitItem | None,
+        *,
+        most: RateLimitItem | None = None,
     ) -> None:
-        super().__init__(per_client, total, counts.storage)
+        super().__init__(per_client, total, counts.storage, most=most)
         self._counts = counts
 
     async def hit(self, client: str) -> LimitStatus | None:
         """Count, as `Rates.hit` promises."""
         async with self._counts.bounded():
-            return await super().hit(_digest(client))
+            return await super().hit(client)
 
-    async def hit_total(self) -> None:
+    async def hit_total(self, client: str) -> None:
         """Count, as `Rates.hit_total` promises."""
         async with self._counts.bounded():
-            await super().hit_total()
+            await super().hit_total(client)
 
     async def hit_client(self, client: str) -> None:
         """Count, as `Rates.hit_client` promises."""
         async with self._counts.bounded():
-            await super().hit_client(_digest(client))
+            await super().hit_client(client)
+
+    async def aclose(self) -> None:
+        """Write the refunds that are still to be written."""
+        if self._refunds:
+            await asyncio.wait(self._refunds, timeout=CLOSING_SECONDS)
+
+    async def _refund(self, client: str) -> None:
+        with suppress(StoreUnavailable):  # logged
+            async with self._counts.bounded():
+                await super()._refund(client)
+
+    def _name(self, name: str) -> str:
+        return _digest(name)
 
 
 class SharedSlots:
     """Slots of all processes together, each on a lease that its process renews."""
 
-    def __init__(self, counts: SharedCounts, per_client: int, total: int) -> None:
+    def __init__(self, counts: SharedCounts, per_client: int, total: int, *, most: int | None = None) -> None:
         self._counts = counts
-        self._per_client = per_client
+        self._limits = slots_by_scope(per_client, most)
         self._total = total
-        self._held: dict[str, str] = {}  # stream id → the client's key
+        self._held: dict[str, list[str]] = {}  # stream id → its keys
         self._renewing: asyncio.Task[None] | None = None
 
     async def take(self, client: str, stream_id: str) -> None:
         """Take, as `Slots.take` promises."""
-        keys = [self._counts.of_client("slots", client), self._counts.all("slots")]
-        full = await self._counts.run(TAKE, keys, self._per_client, self._total, stream_id, LEASE_MS)
+        scopes = scopes_of(client)
+        keys = [*(self._counts.of_client("slots", name) for _, name in scopes), self._counts.all("slots")]
+        limits = [*(self._limits[scope] for scope, _ in scopes), self._total]
+        full = await self._counts.run(TAKE, keys, *limits, stream_id, LEASE_MS)
+        if full == len(keys):
+            raise all_taken(self._total)
         if full:
-            raise all_taken(self._total) if full == len(keys) else too_many_streams(self._per_client)
-        self._held[stream_id] = keys[0]
+            raise too_many_streams(limits[full - 1], scopes[full - 1][0].whose)
+        self._held[stream_id] = keys
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew())
 
-    def free(self, client: str, stream_id: str) -> None:  # noqa: ARG002 - its key is known
+    def free(self, client: str, stream_id: str) -> None:  # noqa: ARG002 - its keys are known
         """Free, as `Slots.free` promises. Should Redis not hear of it, the lease runs out."""
-        self._remove(stream_id, self._held.pop(stream_id))
+        self._counts.run_later(FREE, self._held.pop(stream_id), stream_id)
 
     async def aclose(self) -> None:
         """Stop renewing."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
-
-    def _remove(self, stream_id: str, client_key: str) -> None:
-        self._counts.run_later(FREE, [client_key, self._counts.all("slots")], stream_id)
 
     async def _renew(self) -> None:
         while True:
@@ -191,13 +211,12 @@ class SharedSlots:
             for some in batched(held.items(), RENEWED_AT_ONCE):
                 with suppress(StoreUnavailable):  # logged; they are held, and told so the next time
                     await self._renew_some(some)
-            for stream_id in held.keys() - self._held.keys():
-                self._remove(stream_id, held[stream_id])  # freed meanwhile, and renewed after that
+            for stream_id in held.keys() - self._held.keys():  # freed meanwhile, and renewed after that
+                self._counts.run_later(FREE, held[stream_id], stream_id)
 
-    async def _renew_some(self, held: Sequence[tuple[str, str]]) -> None:
-        everybody = self._counts.all("slots")
-        keys = [key for _, client_key in held for key in (client_key, everybody)]
-        ids = [name for stream_id, _ in held for name in (stream_id, stream_id)]
+    async def _renew_some(self, held: Sequence[tuple[str, list[str]]]) -> None:
+        keys = [key for _, own in held for key in own]
+        ids = [stream_id for stream_id, own in held for _ in own]
         await self._counts.run(RENEW, keys, LEASE_MS, *ids)
 
 
@@ -210,43 +229,52 @@ class SharedBudgets:
         per_client: Budget | None,
         total: Budget | None,
         clock: Callable[[], float] = time.time,
+        *,
+        most: Budget | None = None,
     ) -> None:
         self._counts = counts
-        self._per_client = per_client
-        self._budgets = [budget for budget in (per_client, total) if budget is not None]
+        self._by_scope = budgets_by_scope(per_client, most)
+        self._total = total
         self._clock = clock
 
     async def reserve(self, client: str, tokens: int) -> Reservation:
         """Reserve, as `Budgets.reserve` promises."""
-        now = self._clock()
-        for budget in self._budgets:
+        now, counted = self._clock(), self._of(client)
+        for budget, _, _ in counted:
             check_fits(budget, tokens)
-        windows = [budget.window(now) for budget in self._budgets]
+        windows = [budget.window(now) for budget, _, _ in counted]
         reservation = Reservation(client, tokens, tuple(window.name for window in windows), None)
-        if not self._budgets:
+        if not counted:
             return reservation
         limits = [
             number
-            for budget, window in zip(self._budgets, windows, strict=True)
+            for (budget, _, _), window in zip(counted, windows, strict=True)
             for number in (budget.tokens, round(window.end) + KEPT_SECONDS)
         ]
         short, *spent = await self._counts.run(RESERVE, self._keys(reservation), tokens, *limits)
         if short:
-            budget, window, before = self._budgets[short - 1], windows[short - 1], spent[short - 1]
-            raise budget_spent(budget, window, now, before, client=budget is self._per_client)
-        statuses = map(Budget.status, self._budgets, spent, windows, repeat(now))
+            budget, _, whose = counted[short - 1]
+            raise budget_spent(budget, windows[short - 1], now, spent[short - 1], whose)
+        budgets = [budget for budget, _, _ in counted]
+        statuses = map(Budget.status, budgets, spent, windows, repeat(now))
         return msgspec.structs.replace(reservation, status=reduce(tighter, statuses))
 
     def settle(self, reservation: Reservation, tokens: int) -> None:
         """Settle, as `Budgets.settle` promises. Should Redis not hear of it, the reservation stays spent."""
-        if self._budgets and tokens != reservation.tokens:
-            self._counts.run_later(SETTLE, self._keys(reservation), tokens - reservation.tokens)
+        keys = self._keys(reservation)
+        if keys and tokens != reservation.tokens:
+            self._counts.run_later(SETTLE, keys, tokens - reservation.tokens)
+
+    def _of(self, client: str) -> list[tuple[Budget, str, str]]:
+        """Return the budgets of a client's questions, each with its counter's name and whose it is."""
+        own = [
+            (budget, self._counts.of_client("budget", name), scope.whose)
+            for scope, name in scopes_of(client)
+            for budget in self._by_scope[scope]
+        ]
+        return own if self._total is None else [*own, (self._total, self._counts.all("budget"), EVERYBODY)]
 
     def _keys(self, reservation: Reservation) -> list[str]:
         """Name the counters of a reservation, the client's first."""
-        return [
-            f"{self._counts.of_client('budget', reservation.client)}:{window}"
-            if budget is self._per_client
-            else f"{self._counts.all('budget')}:{window}"
-            for budget, window in zip(self._budgets, reservation.windows, strict=True)
-        ]
+        counted = self._of(reservation.client)
+        return [f"{name}:{window}" for (_, name, _), window in zip(counted, reservation.windows, strict=True)]

@@ -1,17 +1,18 @@
 """The counting itself: one script is one step for every process that looks. Keys: see `redis.py`."""
 
-# KEYS sorted set of the client, of all. ARGV limits, stream id, lease (ms). Returns 0 when it is taken, else
-# the number of the set that is full.
+# KEYS sorted sets of the client, of its site if there is one, of all. ARGV limit of each, stream id, lease
+# (ms). Returns 0 when it is taken, else the number of the set that is full.
 TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local id, lease = ARGV[#KEYS + 1], ARGV[#KEYS + 2]
 for i, key in ipairs(KEYS) do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
   if redis.call('ZCARD', key) >= tonumber(ARGV[i]) then return i end
 end
 for _, key in ipairs(KEYS) do
-  redis.call('ZADD', key, now + ARGV[4], ARGV[3])
-  redis.call('PEXPIRE', key, 2 * ARGV[4])
+  redis.call('ZADD', key, now + lease, id)
+  redis.call('PEXPIRE', key, 2 * lease)
 end
 return 0
 """
