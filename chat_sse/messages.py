@@ -86,6 +86,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_chars: int
     """Of all text together."""
     max_output_tokens: int
+    data_images_only: bool = False
+    """Whether an image must come in its message: a server that fetches URLs would fetch private ones too."""
 
 
 # The AI SDK's parts. Source: `UIMessagePart` in the package `ai`, versions 5 to 7, and `UIMessage` in 4.
@@ -244,6 +246,8 @@ def admit(ask: AskRequest, policy: Policy, client: str = "") -> Question:
         raise InvalidRequest(f"Expected at most {policy.max_messages} messages - at `$.messages`")
     if sum(map(_chars_of, ask.messages)) > policy.max_chars:
         raise PayloadTooLarge(f"Expected at most {policy.max_chars} characters of text - at `$.messages`")
+    if policy.data_images_only and any(map(_links_image, ask.messages)):
+        raise InvalidRequest("Expected images as `data:image/` URLs - at `$.messages`")
     model = ask.model or policy.models[0]
     if model not in policy.models:
         allowed = ", ".join(policy.models)
@@ -262,6 +266,12 @@ def _chars_of(message: Message) -> int:
     if isinstance(message.content, str):
         return len(message.content)
     return sum(len(part.text) for part in message.content if isinstance(part, TextPart))
+
+
+def _links_image(message: Message) -> bool:
+    return not isinstance(message.content, str) and any(
+        isinstance(part, ImagePart) and not part.image_url.url.startswith("data:") for part in message.content
+    )
 
 
 def check_size(size: int, max_body_bytes: int) -> None:

@@ -405,6 +405,24 @@ def test_text_images_and_query_strings_are_capped(upstream: ScriptedUpstream) ->
     assert upstream.paid_calls == 2
 
 
+def test_a_setting_keeps_urls_from_a_model_server_that_would_fetch_them(upstream: ScriptedUpstream) -> None:
+    pixel = "data:image/png;base64,iVBORw0KGgo="
+    with serving(upstream, image_urls="data") as service:
+        for url, status in ((pixel, 200), ("https://169.254.169.254/latest/meta-data", 400)):
+            openai_part = {"type": "image_url", "image_url": {"url": url}}
+            ui_part = {"type": "file", "mediaType": "image/png", "url": url}
+            attachment = {"contentType": "image/png", "url": url}
+            for turn in (
+                {"content": [{"type": "text", "text": "What?"}, openai_part]},
+                {"parts": [{"type": "text", "text": "What?"}, ui_part]},
+                {"content": "What?", "experimental_attachments": [attachment]},
+            ):
+                response = ask(service.url, {"messages": [{"role": "user", **turn}]})
+                assert response.status_code == status
+        assert response.json()["details"] == "Expected images as `data:image/` URLs - at `$.messages`"
+    assert upstream.paid_calls == 3
+
+
 # Several processes.
 
 
