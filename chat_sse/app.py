@@ -28,9 +28,11 @@ from chat_sse.formats import FORMATS
 from chat_sse.formats.base import Delivery
 from chat_sse.limits.admission import Limits
 from chat_sse.limits.bodies import BodyMemory
-from chat_sse.limits.budget import Budget, MemoryBudgets, share_of_budget
-from chat_sse.limits.rates import Rates, parse_rate, share_of_rate
-from chat_sse.limits.slots import MemorySlots, share_of_slots
+from chat_sse.limits.budget import Budget
+from chat_sse.limits.counts import Counts
+from chat_sse.limits.memory import MemoryCounts
+from chat_sse.limits.plan import Plan
+from chat_sse.limits.rates import Rate
 from chat_sse.messages import Policy
 from chat_sse.observe.logging import RequestLog, quiet_content_loggers
 from chat_sse.relay.deadlines import Timeouts
@@ -171,34 +173,23 @@ async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack)
 
 async def _open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
     """Set up the limits. They must be opened before the relay, so that they are closed after it."""
-    rates = parse_rate(settings.rate_limit), parse_rate(settings.rate_limit_total)
-    streams = settings.max_streams_per_client, settings.max_streams
-    budgets = Budget.parse(settings.token_budget), Budget.parse(settings.token_budget_total)
-    rate = share_of_rate(rates[1], settings.max_share)
-    slot_share = share_of_slots(settings.max_streams, settings.max_share)
-    # Each address has room for some of the longest answers.
-    tokens = share_of_budget(budgets[1], settings.max_share, 4 * settings.max_output_tokens)
-    if settings.redis_url is None:
-        return Limits(
-            rates=Rates(*rates, most=rate),
-            slots=MemorySlots(*streams, most=slot_share),
-            budgets=MemoryBudgets(*budgets, most=tokens),
-            system_prompt=settings.system_prompt,
-        )
-    from chat_sse.limits import redis as shared  # noqa: PLC0415 - needs an extra
-
-    counts = shared.SharedCounts(settings.redis_url, settings.redis_prefix)
-    stack.push_async_callback(counts.aclose)
-    slots = shared.SharedSlots(counts, *streams, most=slot_share)
-    stack.push_async_callback(slots.aclose)
-    shared_rates = shared.SharedRates(counts, *rates, most=rate)
-    stack.push_async_callback(shared_rates.aclose)
-    return Limits(
-        rates=shared_rates,
-        slots=slots,
-        budgets=shared.SharedBudgets(counts, *budgets, most=tokens),
-        system_prompt=settings.system_prompt,
+    plan = Plan(
+        rate=Rate.parse(settings.rate_limit),
+        rate_total=Rate.parse(settings.rate_limit_total),
+        streams_per_client=settings.max_streams_per_client,
+        streams=settings.max_streams,
+        budget=Budget.parse(settings.token_budget),
+        budget_total=Budget.parse(settings.token_budget_total),
+        share_percent=settings.max_share,
+        least_share_tokens=4 * settings.max_output_tokens,  # room for some of the longest answers
     )
+    counts: Counts = MemoryCounts(plan)
+    if settings.redis_url is not None:
+        from chat_sse.limits.redis import SharedCounts  # noqa: PLC0415 - needs an extra
+
+        counts = SharedCounts(settings.redis_url, plan, settings.redis_prefix)
+        stack.push_async_callback(counts.aclose)
+    return Limits(counts=counts, system_prompt=settings.system_prompt)
 
 
 def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limits, links: Links) -> Service:

@@ -35,7 +35,6 @@ LIBRARIES = {
     "httptools": ("server/", "upstreams/http/"),
     "httpx2": ("terminal/", "upstreams/openai/"),
     "itsdangerous": ("access/",),
-    "limits": ("limits/",),
     "markdown_it": ("terminal/",),
     "msgspec": ("",),
     "openai": ("upstreams/openai/",),

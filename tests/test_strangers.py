@@ -9,7 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from chat_sse.limits.scopes import Scope, amounts, scopes_of
+from chat_sse.limits.budget import Budget
+from chat_sse.limits.plan import EVERYBODY, Plan
+from chat_sse.limits.rates import Rate
 from tests.conftest import QUICK
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, serve
@@ -132,33 +134,41 @@ def test_no_site_holds_more_than_its_share_of_the_slots(
 
 
 @pytest.mark.parametrize(
-    ("client", "scopes"),
+    ("client", "names"),
     [
-        ("203.0.113.1", [(Scope.ADDRESS, "203.0.113.1")]),
-        ("unknown", [(Scope.ADDRESS, "unknown")]),
-        ("key:web", [(Scope.KEY, "key:web")]),
-        ("2001:db8:1:2::/64", [(Scope.ADDRESS, "2001:db8:1:2::/64"), (Scope.SITE, "2001:db8:1::/48")]),
+        ("203.0.113.1", ["203.0.113.1"]),
+        ("unknown", ["unknown"]),
+        ("key:web", ["key:web"]),
+        ("key:a/64", ["key:a/64"]),
+        ("2001:db8:1:2::/64", ["2001:db8:1:2::/64", "2001:db8:1::/48"]),
     ],
 )
-def test_an_ipv6_client_counts_twice(client: str, scopes: list[tuple[Scope, str]]) -> None:
-    assert list(scopes_of(client)) == scopes
+def test_an_ipv6_client_counts_twice(client: str, names: list[str]) -> None:
+    counts = Plan(rate=Rate(9, 60), budget=Budget(9, "day")).of(client)
+    assert [count.name for count in counts.requests] == names
+    assert [count.name for count in counts.budgets] == names
+    assert [count.name for count in counts.slots] == [*names, EVERYBODY]
 
 
 @pytest.mark.parametrize(
-    ("own", "most", "address", "site"),
+    ("own", "total", "address", "site"),
     [
-        ((10, "day"), (100, "day"), [(10, "day")], [(40, "day")]),
-        ((10, "day"), (20, "day"), [(10, "day")], [(20, "day")]),
-        ((10, "day"), (5, "day"), [(5, "day")], [(5, "day")]),
-        ((10, "day"), (50, "month"), [(10, "day"), (50, "month")], [(40, "day"), (50, "month")]),
-        (None, (5, "day"), [(5, "day")], [(5, "day")]),
-        ((10, "day"), None, [(10, "day")], [(40, "day")]),
-        (None, None, [], []),
+        ("10/day", "200/day", ["10/day"], ["40/day"]),
+        ("10/day", "40/day", ["10/day"], ["20/day"]),
+        ("10/day", "10/day", ["5/day"], ["5/day"]),
+        ("10/day", "100/month", ["10/day", "50/month"], ["40/day", "50/month"]),
+        ("off", "10/day", ["5/day"], ["5/day"]),
+        ("10/day", "off", ["10/day"], ["40/day"]),
+        ("off", "off", [], []),
     ],
 )
-def test_an_address_and_a_site_have_the_smaller_of_their_limits_and_the_share(
-    own: Any, most: Any, address: list[Any], site: list[Any]
+def test_an_address_and_a_site_have_the_smaller_of_their_budget_and_the_share(
+    own: str, total: str, address: list[str], site: list[str]
 ) -> None:
-    found = amounts(own, most)
-    assert (found[Scope.ADDRESS], found[Scope.SITE]) == (address, site)
-    assert found[Scope.KEY] == ([] if own is None else [own])
+    plan = Plan(budget=Budget.parse(own), budget_total=Budget.parse(total), share_percent=50)
+    name = "2001:db8:1:2::/64"
+    of_client = [count for count in plan.of(name).budgets if count.name != EVERYBODY]
+    found = [(count.name, f"{count.limit.tokens}/{count.limit.period}") for count in of_client]
+    assert found == [*((name, text) for text in address), *(("2001:db8:1::/48", text) for text in site)]
+    of_key = [count.limit for count in plan.of("key:web").budgets if count.name != EVERYBODY]
+    assert of_key == ([] if own == "off" else [Budget.parse(own)])

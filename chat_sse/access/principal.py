@@ -24,7 +24,7 @@ def principal_of(request: HTTPConnection, answer: str | None = None) -> Principa
 
     Raises Unauthenticated, in the same words for no key, a wrong one, and a link to something else.
     """
-    principal: Principal = request.state.principal
+    principal: Principal = request.scope["state"]["principal"]
     if not principal.proven or principal.answer not in (None, answer):
         raise Unauthenticated("send a valid key as `Authorization: Bearer <key>`, or open a valid link")
     return principal

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from chat_sse.access.headers import header
 from chat_sse.errors import InvalidRequest, RequestTimeout, UnsupportedMediaType
 from chat_sse.messages import check_size
 
 
 def check_media_type(request: Request) -> None:
     """Raise UnsupportedMediaType for a body that is not declared as JSON."""
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+    if (header(request.scope, b"content-type") or "").split(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Content-Type must be application/json")
 
 
@@ -22,18 +23,24 @@ async def receive_body(
 ) -> None:
     """Pass the body on as it arrives. Raises PayloadTooLarge, RequestTimeout and what `on_part` raises.
 
-    A body whose `Content-Length` is too large is refused unread.
+    A body whose `Content-Length` is too large is refused unread. Raises ClientDisconnect.
     """
-    content_length = request.headers.get("content-length", "")
+    content_length = header(request.scope, b"content-length") or ""
     if content_length.isdecimal():
         check_size(int(content_length), max_bytes)
     size = 0
     try:
         async with asyncio.timeout(seconds):
-            async for part in request.stream():
+            has_more = True
+            while has_more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                part = message.get("body", b"")
                 size += len(part)
                 check_size(size, max_bytes)
                 on_part(part)
+                has_more = message.get("more_body", False)
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {seconds:g} seconds") from None
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from chat_sse.access.headers import header
 from chat_sse.access.links import Links
 from chat_sse.access.origin import Origins
 from chat_sse.access.principal import principal_of
@@ -75,10 +76,10 @@ class _App:
 async def ask(request: Request) -> Response:
     """POST /ask: ask, attach by key, or resume by `Last-Event-ID`."""
     owner, service, fmt = _owner(request), _service(request), _format(request)
-    if place := request.headers.get("last-event-id"):
+    if place := header(request.scope, b"last-event-id"):
         return await _resume(request, fmt, owner, place)
     check_media_type(request)
-    key = _key(request, request.headers.get("idempotency-key"))
+    key = _key(request, header(request.scope, b"idempotency-key"))
     bounds = service.max_body_bytes, service.receive_timeout_seconds
     if key is not None and await service.relay.knows(key):
         digest = hashlib.sha256()  # all that attaching needs of a body
@@ -89,14 +90,14 @@ async def ask(request: Request) -> Response:
     with service.bodies.body(client) as body:
         await receive_body(request, *bounds, body.add)
         question, spec = _decode(request, body.content, key)
-    stream = await service.relay.start(question, spec, request.state.request_id, permit)
+    stream = await service.relay.start(question, spec, request.scope["state"]["request_id"], permit)
     return _answer(request, fmt, stream, permit)
 
 
 async def ask_by_url(request: Request) -> Response:
     """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
     owner, service, fmt = _owner(request, asks_by_url=True), _service(request), _format(request)
-    if place := request.headers.get("last-event-id") or request.query_params.get("last_event_id"):
+    if place := header(request.scope, b"last-event-id") or request.query_params.get("last_event_id"):
         return await _resume(request, fmt, owner, place)
     if request.method == "HEAD":
         admit(decode_ask(question_in_url(request, service.max_body_bytes)), service.policy)
@@ -107,7 +108,7 @@ async def ask_by_url(request: Request) -> Response:
         return await _attach(request, fmt, key, hashlib.sha256(body).digest())
     permit = await service.limits.arrive(principal_of(request).client, attaches=False)
     question, spec = _decode(request, question_in_url(request, service.max_body_bytes), key)
-    stream = await service.relay.start(question, spec, request.state.request_id, permit)
+    stream = await service.relay.start(question, spec, request.scope["state"]["request_id"], permit)
     return _answer(request, fmt, stream, permit)
 
 
@@ -115,7 +116,7 @@ async def attach(request: Request) -> Response:
     """GET /ask/<id>: read an answer from its start, or after the last event seen."""
     stream_id = request.path_params["stream_id"]
     owner, fmt = _owner(request, stream_id), _format(request)
-    place = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+    place = header(request.scope, b"last-event-id") or request.query_params.get("last_event_id")
     if place:
         return await _resume(request, fmt, owner, place, stream_id)
     stream = await _service(request).relay.open(stream_id, owner)
@@ -160,7 +161,7 @@ async def handle_unauthenticated(request: Request, exc: Exception) -> Response:
     same address that have a key.
     """
     try:
-        await _service(request).limits.rates.hit_client(request.state.principal.client)
+        await _service(request).limits.counts.misuse(request.state.principal.client)
     except ChatError as refusal:
         exc = refusal
     return handle_chat_error(request, exc)
@@ -186,8 +187,8 @@ def _format(request: Request) -> Format:
     return choose(
         service.formats,
         default=service.default_format,
-        wanted=request.query_params.get("format"),
-        accept=request.headers.get("accept"),
+        wanted=request.query_params.get("format") if request.scope["query_string"] else None,
+        accept=header(request.scope, b"accept"),
     )
 
 
@@ -203,8 +204,7 @@ def _key(request: Request, sent: str | None) -> str | None:
 async def _attach(request: Request, fmt: Format, key: str, fingerprint: bytes) -> Response:
     """Return the answer that was asked for with a key.
 
-    That costs nobody anything and is not counted, so that a reader whose connection breaks again and again
-    always gets back to its answer. A body that is another question's is counted.
+    It costs nothing and is not counted: a reader always gets back to its answer. Misuse of a key is counted.
     """
     service = _service(request)
     permit = await service.limits.arrive(principal_of(request).client, attaches=True)
@@ -249,6 +249,8 @@ def _chat_of(request: Request, chat_id: str) -> str:
 
 def _prefers_async(request: Request) -> bool:
     """Return whether `respond-async` is among the preferences. Source: RFC 7240, 2 and 4.1."""
+    if header(request.scope, b"prefer") is None:
+        return False
     preferences = ",".join(request.headers.getlist("prefer")).split(",")
     return any(text.partition(";")[0].strip().lower() == "respond-async" for text in preferences)
 
@@ -289,7 +291,7 @@ def _respond(
             after=after,
             follow=lambda subscriber: relay.follow(stream, after, subscriber, resumable=fmt.resumable),
             headers=headers,
-            request_id=request.state.request_id,
+            request_id=request.scope["state"]["request_id"],
         )
     )
 

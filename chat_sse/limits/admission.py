@@ -1,4 +1,4 @@
-"""What a question has to pass before it may cost anything: rates, slots, budgets, in this order.
+"""What a question has to pass before it may cost anything: slots, budgets and rates.
 
 A request that asks gets a permit. It is counted as soon as its head has arrived. It takes a slot and tokens
 only when it is a new question, and does not attach to an answer.
@@ -9,10 +9,9 @@ import math
 import msgspec
 
 from chat_sse.events import Done
-from chat_sse.limits.budget import Budgets, Reservation, prompt_bound, tokens_told
+from chat_sse.limits.budget import prompt_bound, tokens_told
+from chat_sse.limits.counts import Counts, Reservation
 from chat_sse.limits.headers import LimitStatus, limit_headers
-from chat_sse.limits.rates import Rates
-from chat_sse.limits.slots import Slots
 from chat_sse.messages import Question
 
 # Above what the fastest public servers give to one answer (Cerebras, Groq: up to 3,000).
@@ -33,11 +32,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of this server, in the order in which a question meets them."""
+    """The limits of this server."""
 
-    rates: Rates
-    slots: Slots
-    budgets: Budgets
+    counts: Counts
     system_prompt: str | None
     """What is put before every conversation, and costs tokens too."""
 
@@ -47,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         `attaches`: it carries the key of an answer that is there. It costs nobody anything and does not
         count, so that a reader whose connection breaks again and again always gets back to its answer.
         """
-        return Permit(self, client, None if attaches else await self.rates.hit(client))
+        return Permit(self, client, None if attaches else await self.counts.arrive(client))
 
 
 class Permit:
@@ -59,41 +56,26 @@ class Permit:
         self._requests = requests
         self._tokens: LimitStatus | None = None
         self._output_tokens = 0
-        self._stream_id = ""
         self._reservation: Reservation | None = None
 
     async def admit(self, stream_id: str, question: Question) -> None:
         """Hold a slot and reserve the most that the question can cost. Raises ChatError, holding nothing."""
-        limits = self._limits
-        tokens = prompt_bound(question, limits.system_prompt) + question.max_output_tokens
-        await limits.slots.take(self._client, stream_id)
-        reservation: Reservation | None = None
-        try:
-            reservation = await limits.budgets.reserve(self._client, tokens)
-            await limits.rates.hit_total(self._client)
-        except BaseException:
-            limits.slots.free(self._client, stream_id)
-            if reservation is not None:
-                limits.budgets.settle(reservation, 0)
-            raise
-        self._reservation = reservation
+        tokens = prompt_bound(question, self._limits.system_prompt) + question.max_output_tokens
+        self._reservation = await self._limits.counts.admit(self._client, stream_id, tokens)
         self._tokens = self._reservation.status
         self._output_tokens = question.max_output_tokens
-        self._stream_id = stream_id
 
     async def count_misuse(self) -> None:
         """Count a request that carried another question's key: only attaching is free."""
         if self._requests is None:
-            await self._limits.rates.hit_client(self._client)
+            await self._limits.counts.misuse(self._client)
 
     def settle(self, outcome: Outcome) -> None:
         """Release the slot and the tokens that were not spent. Calls after the first do nothing."""
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
-            self._limits.slots.free(self._client, self._stream_id)
-            self._limits.budgets.settle(reservation, self._spent(outcome, reservation.tokens))
-            if outcome.refused:
-                self._limits.rates.refund_total(self._client)
+            spent = self._spent(outcome, reservation.tokens)
+            self._limits.counts.settle(reservation, spent, refused=outcome.refused)
 
     def headers(self) -> dict[str, str]:
         """Return the header fields that tell this client what was left of its limits."""

@@ -4,11 +4,10 @@ A client can send slowly and has many connections, so sizes and rates alone boun
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 from chat_sse.errors import Overloaded, TooManyRequests
-from chat_sse.limits.scopes import site_of
+from chat_sse.limits.plan import site_of
 
 TOTAL_BYTES = 64 * 1_048_576
 # A client's and a site's part of it.
@@ -32,22 +31,13 @@ class BodyMemory:
         """How many bytes are counted now."""
         return self._held[""]
 
-    @contextmanager
-    def body(self, client: str) -> Iterator["Body"]:
-        """Yield an empty body. Its bytes are held and counted until the block ends, so decode it inside."""
-        body = Body(self, client)
-        try:
-            yield body
-        finally:
-            body.content.clear()
-            for name, _ in body.shares:
-                self._held[name] -= body.counted
-                if not self._held[name]:
-                    del self._held[name]
+    def body(self, client: str) -> "Body":
+        """Return an empty body. Its bytes are held and counted until its block ends, so decode it inside."""
+        return Body(self, client)
 
-    def count(self, body: "Body", more: int) -> None:
+    def count(self, client: str, more: int) -> None:
         """Count more bytes of a body. Raises TooManyRequests for its client's share, Overloaded for all."""
-        for name, share in body.shares:
+        for name, share in _shares(client):
             if self._held[name] + more > self._total // share:
                 if not name:
                     raise Overloaded("too many large requests are arriving", retry_after=RETRY_SECONDS)
@@ -55,25 +45,49 @@ class BodyMemory:
                     f"limit: {self._total // share} bytes of requests at once per client",
                     retry_after=RETRY_SECONDS,
                 )
-        for name, _ in body.shares:
+        self._add(client, more)
+
+    def release(self, client: str, counted: int) -> None:
+        """Count the bytes of a body no more."""
+        self._add(client, -counted)
+
+    def _add(self, client: str, more: int) -> None:
+        for name, _ in _shares(client):
             self._held[name] += more
-        body.counted += more
+            if not self._held[name]:
+                del self._held[name]
+
+
+def _shares(client: str) -> tuple[tuple[str, int], ...]:
+    """Return under which names a body is counted, and what part of all each may have."""
+    site = site_of(client)
+    sites = () if site is None else ((site, SITE_SHARE),)
+    return ((client, CLIENT_SHARE), *sites, ("", 1))
 
 
 class Body:
-    """A body while it arrives."""
+    """A body while it arrives. A context manager, which releases it at its end."""
+
+    __slots__ = ("_client", "_counted", "_memory", "content")
 
     def __init__(self, memory: BodyMemory, client: str) -> None:
         self._memory = memory
-        site = site_of(client)
-        sites = () if site is None else ((site, SITE_SHARE),)
-        self.shares = ((client, CLIENT_SHARE), *sites, ("", 1))
-        self.counted = 0
+        self._client = client
+        self._counted = 0
         self.content = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.content.clear()
+        if self._counted:
+            self._memory.release(self._client, self._counted)
 
     def add(self, part: bytes) -> None:
         """Append what has arrived. Raises what `BodyMemory.count` raises."""
-        more = len(self.content) + len(part) - FREE_BYTES - self.counted
+        more = len(self.content) + len(part) - FREE_BYTES - self._counted
         if more > 0:
-            self._memory.count(self, more)
+            self._memory.count(self._client, more)
+            self._counted += more
         self.content += part

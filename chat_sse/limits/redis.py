@@ -1,12 +1,14 @@
-"""The limits of several processes that serve as one: their counts are in Redis.
+"""The counts of several processes that serve as one: they are in Redis.
 
-Each count is one script, so that no two processes can both take what is left for one. When Redis does not
+Each step is one script, so that no two processes can both take what is left for one. When Redis does not
 answer, nobody can tell what is left, and nothing is asked: a limit that counts locally during an outage would
 allow as many times more as there are processes, and the log lies in the same Redis anyway.
 
-    <prefix>:rates:{…/all/…}, {…/client/<digest>/…}   counters of the package `limits`, two for each
-    <prefix>:{slots}:all, :client:<digest>            sorted set: stream id, scored by the end of its lease
-    <prefix>:{budget}:all:<window>, …:<digest>        tokens that are spent or reserved
+    <prefix>:{limits}:rate:<seconds>:<name>    requests of a window and of the one before
+    <prefix>:{limits}:slots:<name>             sorted set: stream id, scored by the end of its lease
+    <prefix>:{limits}:budget:<window>:<name>   tokens that are spent or reserved
+    <prefix>:{limits}:settled:<stream id>      what must not be settled twice, for a while
+    <prefix>:{limits}:epoch                    changes when Redis has lost its data
 
 A process that dies stops renewing its leases, so its slots are free again within LEASE_MS. What it had
 reserved stays spent until the window is over: nobody knows what its calls have cost.
@@ -15,29 +17,31 @@ reserved stays spent until the window is over: nobody knows what its calls have 
 import asyncio
 import hashlib
 import logging
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from functools import reduce
-from itertools import islice, repeat
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from functools import lru_cache, reduce
+from itertools import islice
+from typing import Any
 
 import msgspec
-from limits import RateLimitItem
-from limits.aio.storage import RedisStorage
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from chat_sse.errors import StoreUnavailable
-from chat_sse.limits.budget import EVERYBODY, Budget, Reservation, budget_spent, budgets_by_scope, check_fits
+from chat_sse.limits.budget import Budget, budget_spent, check_fits
+from chat_sse.limits.counts import Reservation
 from chat_sse.limits.headers import LimitStatus, tighter
-from chat_sse.limits.rates import Rates
-from chat_sse.limits.redis_scripts import FREE, RENEW, RESERVE, SETTLE, TAKE
-from chat_sse.limits.scopes import scopes_of
-from chat_sse.limits.slots import all_taken, slots_by_scope, too_many_streams
-from chat_sse.redis_access import DEFAULT_PREFIX, SOCKET_SECONDS, evaluate, open_pool, send, unavailable
-
-T = TypeVar("T")
+from chat_sse.limits.plan import EVERYBODY, ClientCounts, Count, Plan
+from chat_sse.limits.rates import Rate, Seen
+from chat_sse.limits.redis_scripts import ADMIT, ARRIVE, RENEW, SCRIPTS, SETTLE
+from chat_sse.limits.slots import no_slot
+from chat_sse.redis_access import (
+    DEFAULT_PREFIX,
+    SOCKET_SECONDS,
+    Command,
+    RoundTrips,
+    evaluate,
+    open_pool,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,234 +51,220 @@ RENEW_SECONDS = 2.0
 RENEWED_AT_ONCE = 500
 # Counters of past windows, for answers that end after midnight.
 KEPT_SECONDS = 86_400
+# A settlement without a reply is made again, and recognised for so long.
+MARK_MS = 120_000
+# While Redis is away. What is settled beyond that stays reserved until its window ends.
+MAX_UNSETTLED = 20_000
+SETTLED_AT_ONCE = 200
+RETRY_SECONDS = 0.5
 # What is still to be written when the process ends.
 CLOSING_SECONDS = 2.0
+# A reservation of which nobody knows whether it was made.
+UNKNOWN_EPOCH = "*"
 
 
 class SharedCounts:
-    """Scripts in Redis, each call bounded in time."""
+    """Counts, as `Counts` promises, for all processes that have the same Redis."""
 
-    def __init__(self, url: str, prefix: str = DEFAULT_PREFIX) -> None:
+    def __init__(
+        self, url: str, plan: Plan, prefix: str = DEFAULT_PREFIX, clock: Callable[[], float] = time.time
+    ) -> None:
         """Prepare; nothing connects. Raises ValueError for a URL that redis-py cannot read."""
         # No retries: a reservation whose reply was lost must not be made twice.
         self._pool = open_pool(url, retries=0)
-        self._client = Redis.from_pool(self._pool)
-        self._prefix = prefix
-        self._later: set[asyncio.Task[None]] = set()
+        self._trips = RoundTrips(self._pool, SCRIPTS, seconds=SOCKET_SECONDS, on_outcome=_report)
+        self._plan = plan
+        self._prefix = f"{prefix}:{{limits}}"
+        self._clock = clock
+        self._held: dict[str, list[str]] = {}  # stream id → keys of its slots
+        self._unsettled: dict[str, Command] = {}  # by stream id
+        self._doubtful: dict[str, float] = {}  # those that may be settled: stream id → when they were sent
+        self._renewing: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
 
-    async def run(self, script: str, keys: list[str], *arguments: str | int) -> Any:
-        """Run a script. Raises StoreUnavailable when Redis does not answer."""
-        async with self.bounded():
-            [result] = await send(self._client, [evaluate(script, keys, *arguments)], (script,))
-        return result
+    async def arrive(self, client: str) -> LimitStatus | None:
+        """Count, as `Counts.arrive` promises."""
+        counts = self._plan.of(client)
+        return await self._count(counts.requests, counts.questions)
 
-    def all(self, kind: str) -> str:
-        """Name everybody's count."""
-        return f"{self._prefix}:{{{kind}}}:all"
+    async def misuse(self, client: str) -> None:
+        """Count, as `Counts.misuse` promises."""
+        await self._count(self._plan.of(client).requests, ())
 
-    def of_client(self, kind: str, client: str) -> str:
-        """Name a client's count. Names of clients may hold anything, and addresses are nobody's business."""
-        return f"{self._prefix}:{{{kind}}}:client:{_digest(client)}"
-
-    def storage(self) -> RedisStorage:
-        """Return counters for the package `limits`, over the same connections."""
-        # It never learns the real URL, which may hold a password.
-        return RedisStorage(
-            "async+redis://",
-            implementation="redispy",
-            key_prefix=f"{self._prefix}:rates",
-            connection_pool=self._pool,  # type: ignore[arg-type]  # documented, but not in its annotation
-        )
-
-    @asynccontextmanager
-    async def bounded(self) -> AsyncIterator[None]:
-        """Bound in time what is asked of Redis. Raises StoreUnavailable when it does not answer."""
+    async def admit(self, client: str, stream_id: str, tokens: int) -> Reservation:
+        """Admit, as `Counts.admit` promises."""
+        counts, now = self._plan.of(client), self._clock()
+        for budget in counts.budgets:
+            check_fits(budget.limit, tokens)
+        reservation = Reservation(client, stream_id, tokens, now, None, UNKNOWN_EPOCH)
         try:
-            async with asyncio.timeout(SOCKET_SECONDS):
-                yield
-        except (RedisError, OSError, TimeoutError) as exc:
-            log.warning("limits.unavailable", extra={"fields": {"reason": type(exc).__name__}})
-            raise unavailable() from exc
+            [[full, epoch, *told]] = await self._trips.run([self._admit(counts, reservation)])
+        except BaseException:
+            self.settle(reservation, 0, refused=True)
+            raise
+        spent, rate = told[: len(counts.budgets)], told[len(counts.budgets) :]
+        if full:
+            raise _refusal(counts, full - 1, spent, rate, now)
+        self._held[stream_id] = [self._key("slots", slot) for slot in counts.slots]
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew(), name="leases of slots")
+        statuses = [
+            budget.limit.status(sum_, now) for budget, sum_ in zip(counts.budgets, spent, strict=True)
+        ]
+        status = reduce(tighter, statuses) if statuses else None
+        return msgspec.structs.replace(reservation, status=status, epoch=epoch.decode())
 
-    def run_later(self, script: str, keys: list[str], *arguments: str | int) -> None:
-        """Run a script without waiting for it; an outage is logged, and that is all."""
-        task = asyncio.create_task(self._run_quietly(self.run(script, keys, *arguments)))
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
+    def settle(self, reservation: Reservation, tokens: int, *, refused: bool) -> None:
+        """Settle, as `Counts.settle` promises; waits for a Redis that is away, within bounds."""
+        self._held.pop(reservation.stream_id, None)
+        if len(self._unsettled) >= MAX_UNSETTLED:
+            log.warning("limits.unsettled", extra={"fields": {"id": reservation.stream_id}})
+            return
+        self._unsettled[reservation.stream_id] = self._settle(reservation, tokens, refused=refused)
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle_all(), name="settlements")
 
     async def aclose(self) -> None:
         """Write what is still to be written, and close the connections."""
-        if self._later:
-            await asyncio.wait(self._later, timeout=CLOSING_SECONDS)
+        if self._settling is not None:
+            await asyncio.wait([self._settling], timeout=CLOSING_SECONDS)
+        for task in (self._renewing, self._settling):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        await self._trips.aclose()
         await self._pool.disconnect()
 
-    @staticmethod
-    async def _run_quietly(running: Coroutine[Any, Any, Any]) -> None:
-        try:
-            await running
-        except StoreUnavailable:
-            return  # `run` has logged it
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Cut into pieces, as `itertools.batched` does from Python 3.12 on."""
-    rest = iter(items)
-    while piece := tuple(islice(rest, size)):
-        yield piece
-
-
-def _digest(client: str) -> str:
-    return hashlib.sha256(client.encode()).hexdigest()[:32]
-
-
-class SharedRates(Rates):
-    """Rates of all processes together."""
-
-    def __init__(
-        self,
-        counts: SharedCounts,
-        per_client: RateLimitItem | None,
-        total: RateLimitItem | None,
-        *,
-        most: RateLimitItem | None = None,
-    ) -> None:
-        super().__init__(per_client, total, counts.storage, most=most)
-        self._counts = counts
-
-    async def hit(self, client: str) -> LimitStatus | None:
-        """Count, as `Rates.hit` promises."""
-        async with self._counts.bounded():
-            return await super().hit(client)
-
-    async def hit_total(self, client: str) -> None:
-        """Count, as `Rates.hit_total` promises."""
-        async with self._counts.bounded():
-            await super().hit_total(client)
-
-    async def hit_client(self, client: str) -> None:
-        """Count, as `Rates.hit_client` promises."""
-        async with self._counts.bounded():
-            await super().hit_client(client)
-
-    async def aclose(self) -> None:
-        """Write the refunds that are still to be written."""
-        if self._refunds:
-            await asyncio.wait(self._refunds, timeout=CLOSING_SECONDS)
-
-    async def _refund(self, client: str) -> None:
-        with suppress(StoreUnavailable):  # logged
-            async with self._counts.bounded():
-                await super()._refund(client)
-
-    def _name(self, name: str) -> str:
-        return _digest(name)
-
-
-class SharedSlots:
-    """Slots of all processes together, each on a lease that its process renews."""
-
-    def __init__(self, counts: SharedCounts, per_client: int, total: int, *, most: int | None = None) -> None:
-        self._counts = counts
-        self._limits = slots_by_scope(per_client, most)
-        self._total = total
-        self._held: dict[str, list[str]] = {}  # stream id → its keys
-        self._renewing: asyncio.Task[None] | None = None
-
-    async def take(self, client: str, stream_id: str) -> None:
-        """Take, as `Slots.take` promises."""
-        scopes = scopes_of(client)
-        keys = [*(self._counts.of_client("slots", name) for _, name in scopes), self._counts.all("slots")]
-        limits = [*(self._limits[scope] for scope, _ in scopes), self._total]
-        full = await self._counts.run(TAKE, keys, *limits, stream_id, LEASE_MS)
-        if full == len(keys):
-            raise all_taken(self._total)
+    async def _count(
+        self, counted: tuple[Count[Rate], ...], tested: tuple[Count[Rate], ...]
+    ) -> LimitStatus | None:
+        rates = counted + tested
+        if not rates:
+            return None
+        arguments = [number for rate in rates for number in (rate.limit.amount, rate.limit.seconds)]
+        keys = [self._key("rate", rate) for rate in rates]
+        [[full, *told]] = await self._trips.run([evaluate(ARRIVE, keys, len(counted), *arguments)])
+        seen = [_seen(told[start : start + 3]) for start in range(0, len(told), 3)]
         if full:
-            raise too_many_streams(limits[full - 1], scopes[full - 1][0].whose)
-        self._held[stream_id] = keys
-        if self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew())
+            raise seen[full - 1].refusal(rates[full - 1].limit, rates[full - 1].whose)
+        return reduce(tighter, (state.status(rate.limit) for state, rate in zip(seen, rates, strict=True)))
 
-    def free(self, client: str, stream_id: str) -> None:  # noqa: ARG002 - its keys are known
-        """Free, as `Slots.free` promises. Should Redis not hear of it, the lease runs out."""
-        self._counts.run_later(FREE, self._held.pop(stream_id), stream_id)
+    def _admit(self, counts: ClientCounts, asked: Reservation) -> Command:
+        limits: list[int] = [slot.limit for slot in counts.slots]
+        for budget in counts.budgets:
+            limits += budget.limit.tokens, _end(budget.limit, asked.asked_at)
+        for rate in counts.questions:
+            limits += rate.limit.amount, rate.limit.seconds
+        return evaluate(
+            ADMIT,
+            [f"{self._prefix}:epoch", *self._keys(counts, asked.asked_at)],
+            *(len(counts.slots), len(counts.budgets), asked.stream_id, LEASE_MS, asked.tokens),
+            secrets.token_hex(8),
+            *limits,
+        )
 
-    async def aclose(self) -> None:
-        """Stop renewing."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.wait([self._renewing])
+    def _settle(self, reservation: Reservation, tokens: int, *, refused: bool) -> Command:
+        counts = self._plan.of(reservation.client)
+        mark = f"{self._prefix}:settled:{reservation.stream_id}"
+        return evaluate(
+            SETTLE,
+            [f"{self._prefix}:epoch", mark, *self._keys(counts, reservation.asked_at)],
+            *(len(counts.slots), len(counts.budgets), reservation.stream_id, reservation.epoch),
+            *(reservation.tokens, tokens, MARK_MS, int(refused)),
+            *(_end(budget.limit, reservation.asked_at) for budget in counts.budgets),
+            *(rate.limit.seconds for rate in counts.questions),
+        )
+
+    def _keys(self, counts: ClientCounts, now: float) -> list[str]:
+        """Name a question's slots, budgets and rates, in this order."""
+        return [
+            *(self._key("slots", slot) for slot in counts.slots),
+            *(self._key(f"budget:{budget.limit.window(now).name}", budget) for budget in counts.budgets),
+            *(self._key("rate", rate) for rate in counts.questions),
+        ]
+
+    def _key(self, kind: str, count: Count[Any]) -> str:
+        if kind == "rate":
+            kind = f"rate:{count.limit.seconds}"
+        return f"{self._prefix}:{kind}:{_digest(count.name)}"
+
+    async def _settle_all(self) -> None:
+        """Run what is to be settled, again and again while Redis is away."""
+        was_up = True
+        try:
+            while self._unsettled:
+                some = dict(islice(self._unsettled.items(), SETTLED_AT_ONCE))
+                try:
+                    await self._trips.run(list(some.values()))
+                except StoreUnavailable:
+                    if was_up:  # the connection broke under these; later ones find none
+                        self._doubtful.update(dict.fromkeys(some, time.monotonic()))
+                    was_up = False
+                    await asyncio.sleep(RETRY_SECONDS)
+                    self._give_up()
+                else:
+                    was_up = True
+                    for stream_id in some:
+                        self._unsettled.pop(stream_id, None)
+                        self._doubtful.pop(stream_id, None)
+        finally:
+            self._settling = None
+
+    def _give_up(self) -> None:
+        """Leave reserved what may be settled already, and would not be recognised as such any more."""
+        late = time.monotonic() - MARK_MS / 1000
+        for stream_id in [stream_id for stream_id, sent_at in self._doubtful.items() if sent_at < late]:
+            del self._doubtful[stream_id], self._unsettled[stream_id]
+            log.warning("limits.unsettled", extra={"fields": {"id": stream_id}})
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            held = dict(self._held)
-            for some in batched(held.items(), RENEWED_AT_ONCE):
-                with suppress(StoreUnavailable):  # logged; they are held, and told so the next time
-                    await self._renew_some(some)
-            for stream_id in held.keys() - self._held.keys():  # freed meanwhile, and renewed after that
-                self._counts.run_later(FREE, held[stream_id], stream_id)
+            held = list(self._held.items())
+            for start in range(0, len(held), RENEWED_AT_ONCE):
+                try:
+                    await self._renew_some(held[start : start + RENEWED_AT_ONCE])
+                except StoreUnavailable:
+                    break  # logged; they are held, and told so the next time
 
     async def _renew_some(self, held: Sequence[tuple[str, list[str]]]) -> None:
-        keys = [key for _, own in held for key in own]
-        ids = [stream_id for stream_id, own in held for _ in own]
-        await self._counts.run(RENEW, keys, LEASE_MS, *ids)
+        some = [(stream_id, keys) for stream_id, keys in held if stream_id in self._held]
+        keys = [key for _, own in some for key in own]
+        ids = [stream_id for stream_id, own in some for _ in own]
+        if keys:
+            await self._trips.run([evaluate(RENEW, keys, LEASE_MS, *ids)])
 
 
-class SharedBudgets:
-    """Budgets of all processes together."""
+def _refusal(
+    counts: ClientCounts, full: int, spent: Sequence[int], rate: Sequence[int], now: float
+) -> Exception:
+    """Return why a question was not admitted: what is full is told by its place among all counts."""
+    if full < len(counts.slots):
+        return no_slot(counts.slots[full])
+    full -= len(counts.slots)
+    if full < len(counts.budgets):
+        budget = counts.budgets[full]
+        return budget_spent(budget.limit, spent[full], budget.whose, now)
+    question = counts.questions[full - len(counts.budgets)]
+    return _seen(rate).refusal(question.limit, question.whose)
 
-    def __init__(
-        self,
-        counts: SharedCounts,
-        per_client: Budget | None,
-        total: Budget | None,
-        clock: Callable[[], float] = time.time,
-        *,
-        most: Budget | None = None,
-    ) -> None:
-        self._counts = counts
-        self._by_scope = budgets_by_scope(per_client, most)
-        self._total = total
-        self._clock = clock
 
-    async def reserve(self, client: str, tokens: int) -> Reservation:
-        """Reserve, as `Budgets.reserve` promises."""
-        now, counted = self._clock(), self._of(client)
-        for budget, _, _ in counted:
-            check_fits(budget, tokens)
-        windows = [budget.window(now) for budget, _, _ in counted]
-        reservation = Reservation(client, tokens, tuple(window.name for window in windows), None)
-        if not counted:
-            return reservation
-        limits = [
-            number
-            for (budget, _, _), window in zip(counted, windows, strict=True)
-            for number in (budget.tokens, round(window.end) + KEPT_SECONDS)
-        ]
-        short, *spent = await self._counts.run(RESERVE, self._keys(reservation), tokens, *limits)
-        if short:
-            budget, _, whose = counted[short - 1]
-            raise budget_spent(budget, windows[short - 1], now, spent[short - 1], whose)
-        budgets = [budget for budget, _, _ in counted]
-        statuses = map(Budget.status, budgets, spent, windows, repeat(now))
-        return msgspec.structs.replace(reservation, status=reduce(tighter, statuses))
+def _seen(told: Sequence[int]) -> Seen:
+    before, here, into_ms = told
+    return Seen(before, here, into_ms / 1000)
 
-    def settle(self, reservation: Reservation, tokens: int) -> None:
-        """Settle, as `Budgets.settle` promises. Should Redis not hear of it, the reservation stays spent."""
-        keys = self._keys(reservation)
-        if keys and tokens != reservation.tokens:
-            self._counts.run_later(SETTLE, keys, tokens - reservation.tokens)
 
-    def _of(self, client: str) -> list[tuple[Budget, str, str]]:
-        """Return the budgets of a client's questions, each with its counter's name and whose it is."""
-        own = [
-            (budget, self._counts.of_client("budget", name), scope.whose)
-            for scope, name in scopes_of(client)
-            for budget in self._by_scope[scope]
-        ]
-        return own if self._total is None else [*own, (self._total, self._counts.all("budget"), EVERYBODY)]
+def _end(budget: Budget, now: float) -> int:
+    """Return until when a window's counter is kept, in seconds since 1970."""
+    return round(budget.window(now).end) + KEPT_SECONDS
 
-    def _keys(self, reservation: Reservation) -> list[str]:
-        """Name the counters of a reservation, the client's first."""
-        counted = self._of(reservation.client)
-        return [f"{name}:{window}" for (_, name, _), window in zip(counted, reservation.windows, strict=True)]
+
+@lru_cache(8192)
+def _digest(name: str) -> str:
+    """Return a name for a key. Names of clients may hold anything, and addresses are nobody's business."""
+    return name if name == EVERYBODY else hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def _report(error: str | None) -> None:
+    if error is not None:
+        log.warning("limits.unavailable", extra={"fields": {"reason": error}})

@@ -30,6 +30,9 @@ MAX_VALUE_CHARS = 500
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # What could be taken for the end of a value.
 _DELIMITERS = re.compile(r"""[\s="'\\]""")
+# Fields whose values need no quotes, and are short: nearly all. One look at the whole costs less than one at
+# each; a value with a space in it would make more fields than there are.
+_PLAIN_FIELDS = re.compile(r"(?: [a-z_]+=[!#-&(-<>-\[\]-~]{1,128})*")
 
 
 def _traceback(exc: BaseException) -> Iterator[str]:
@@ -76,8 +79,11 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record's line, and below it the traceback of its exception."""
-        fields = [f" {name}={_quoted(value)}" for name, value in getattr(record, "fields", {}).items()]
-        line = f"{self.time_of(record)} {record.levelname} {_escaped(record.getMessage())}{''.join(fields)}"
+        fields: dict[str, object] = getattr(record, "fields", {})
+        told = "".join([f" {name}={value}" for name, value in fields.items()])
+        if not _PLAIN_FIELDS.fullmatch(told) or told.count(" ") != len(fields):
+            told = "".join([f" {name}={_quoted(value)}" for name, value in fields.items()])
+        line = f"{self.time_of(record)} {record.levelname} {_escaped(record.getMessage())}{told}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -5,7 +5,7 @@ RFC 6585, 5 "431 Request Header Fields Too Large".
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from chat_sse.errors import HeadTooLarge, InvalidRequest, MethodNotAllowed
 
@@ -25,12 +25,17 @@ def check_head(version: str, method: bytes, url: bytes, fields: Sequence[tuple[b
     Raises HeadTooLarge, MethodNotAllowed, and InvalidRequest where the framing or the host is ambiguous: two
     parsers on the way would read two different requests.
     """
-    if len(url) + sum(len(name) + len(value) for name, value in fields) > MAX_HEAD_BYTES:
+    size, hosts, framing = len(url), [], []
+    for name, value in fields:
+        size += len(name) + len(value)
+        if name == b"host":
+            hosts.append(value)
+        elif name in (b"content-length", b"transfer-encoding"):
+            framing.append((name, value))
+    if size > MAX_HEAD_BYTES or len(fields) > MAX_HEADERS:
         raise head_too_large()
-    if len(fields) > MAX_HEADERS:
-        raise head_too_large()
-    _check_framing(version, fields)
-    _check_host(version, [value for name, value in fields if name == b"host"])
+    _check_framing(version, framing)
+    _check_host(version, hosts)
     if method == b"CONNECT":  # to the parser an upgrade, without a path that could be answered
         raise MethodNotAllowed("CONNECT")
 
@@ -42,8 +47,7 @@ def head_too_large() -> HeadTooLarge:
     )
 
 
-def _check_framing(version: str, fields: Iterable[tuple[bytes, bytes]]) -> None:
-    framing = [field for field in fields if field[0] in (b"transfer-encoding", b"content-length")]
+def _check_framing(version: str, framing: Sequence[tuple[bytes, bytes]]) -> None:
     if len(framing) > 1:
         raise InvalidRequest("a request has one Content-Length or one Transfer-Encoding")
     if framing and framing[0][0] == b"transfer-encoding":

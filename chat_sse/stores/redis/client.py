@@ -5,10 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
-from chat_sse.redis_access import Command, open_pool, send, unavailable
+from chat_sse.redis_access import Command, RoundTrips, open_pool, unavailable
 from chat_sse.stores.redis.scripts import SCRIPTS
 
 log = logging.getLogger(__name__)
@@ -17,31 +14,24 @@ ROUND_TRIP_SECONDS = 3.0
 
 
 class Client:
-    """Commands to Redis. Once one failed, all others fail at once until a probe gets through."""
+    """Commands to Redis. Once a round trip failed, all fail at once until a probe gets through."""
 
     def __init__(self, url: str) -> None:
         """Prepare, as `open_pool` does."""
         # One retry: a pooled connection may have been closed while it was idle.
         self.pool = open_pool(url, retries=1)
-        self._client = Redis.from_pool(self.pool)
+        self._trips = RoundTrips(self.pool, SCRIPTS, seconds=ROUND_TRIP_SECONDS, on_outcome=self._turn)
         self.up = asyncio.Event()
         self.changed_at = asyncio.get_running_loop().time()
 
     async def run(self, commands: Sequence[Command], *, probe: bool = False) -> list[Any]:
-        """Send commands in one round trip and return their results. Raises StoreUnavailable.
+        """Send commands with everybody's in one round trip, return their results. Raises StoreUnavailable.
 
         Nothing is known of what a failed call has done: every command must be idempotent.
         """
         if not self.up.is_set() and not probe:
             raise unavailable()
-        try:
-            async with asyncio.timeout(ROUND_TRIP_SECONDS):
-                results = await send(self._client, commands, SCRIPTS)
-        except (RedisError, OSError, TimeoutError) as exc:
-            self._turn(up=False, reason=type(exc).__name__)  # its text may quote the URL
-            raise unavailable() from exc
-        self._turn(up=True)
-        return results
+        return await self._trips.run(commands)
 
     def seconds(self) -> float:
         """Return for how long it has been up, or down."""
@@ -49,9 +39,11 @@ class Client:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._trips.aclose()
         await self.pool.disconnect()
 
-    def _turn(self, *, up: bool, reason: str = "") -> None:
+    def _turn(self, reason: str | None) -> None:
+        up = reason is None
         if up == self.up.is_set():
             return
         self.changed_at = asyncio.get_running_loop().time()

@@ -150,20 +150,20 @@ class ChunkDecoder:
 
     def _take(self, chunk: TextChunk, events: list[UpstreamEvent]) -> bool:
         """Append a text, and return True; False where a chunk says more than a text, or something else."""
-        if chunk.usage or chunk.error or chunk.x_groq or chunk.usage_metadata or len(chunk.choices) != 1:
+        choices = chunk.choices
+        if chunk.usage or len(choices) != 1 or choices[0].finish_reason or self._half_character:
             return False
-        [choice] = chunk.choices
-        delta = choice.delta
-        if delta is None or choice.finish_reason or choice.index or choice.error or choice.usage:
-            return False
-        reasoning, content = delta.reasoning_content or delta.reasoning, delta.content
-        if (delta.reasoning_details and not reasoning) or delta.error or self._half_character:
-            return False
-        if reasoning:
+        delta = choices[0].delta
+        content = delta.content
+        if delta.reasoning_content or delta.reasoning or delta.reasoning_details:
+            if not (reasoning := delta.reasoning_content or delta.reasoning):
+                return False
             events.append(Reasoning(reasoning))
-        if content:
+            if content:
+                events.append(Delta(content))
+        elif content:
             events.append(Delta(content))
-        elif not reasoning:
+        else:
             return False
         self._has_text = True
         if self.finish_reason is not None:

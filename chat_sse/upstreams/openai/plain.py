@@ -20,15 +20,15 @@ class TextDelta(msgspec.Struct, gc=False):
     reasoning_content: str | None = None  # DeepSeek, vLLM, llama.cpp
     reasoning: str | None = None  # OpenRouter, Ollama, newer vLLM
     reasoning_details: Any = None
-    error: Any = None
+    error: None = None
 
 
 class TextChoice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: TextDelta | None = None
+    delta: TextDelta
+    index: Literal[0] = 0
     finish_reason: str | None = None
-    usage: Any = None
-    error: Any = None
+    usage: None = None
+    error: None = None
 
 
 class TextChunk(msgspec.Struct, gc=False):
@@ -36,9 +36,9 @@ class TextChunk(msgspec.Struct, gc=False):
 
     choices: list[TextChoice]
     usage: Any = None
-    error: Any = None
-    x_groq: Any = None
-    usage_metadata: Any = msgspec.field(name="usageMetadata", default=None)
+    error: None = None
+    x_groq: None = None
+    usage_metadata: None = msgspec.field(name="usageMetadata", default=None)
 
 
 class NoDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
