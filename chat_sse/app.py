@@ -137,10 +137,10 @@ def check_store(settings: Settings) -> None:
         return
     if importlib.util.find_spec("redis") is None:
         raise SettingsError(["CHAT_SSE_REDIS_URL needs the extra `redis`: pip install 'chat-sse[redis]'"])
-    from chat_sse.redis_access import open_pool  # noqa: PLC0415  (part of an extra)
+    from chat_sse.redis_access import connector  # noqa: PLC0415  (part of an extra)
 
     try:
-        open_pool(settings.redis_url, retries=0)
+        connector(settings.redis_url)
     except ValueError as exc:
         raise SettingsError([f"CHAT_SSE_REDIS_URL cannot be used: {exc}"]) from None
 

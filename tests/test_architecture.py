@@ -32,6 +32,7 @@ LIBRARIES = {
     "aiohttp": ("upstreams/openai/",),
     "click": ("cli.py", "server/", "terminal/"),
     "dotenv": ("settings.py",),
+    "hiredis": ("redis_access.py",),
     "httptools": ("server/", "upstreams/http/"),
     "httpx2": ("terminal/", "upstreams/openai/"),
     "itsdangerous": ("access/",),

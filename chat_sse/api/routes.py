@@ -268,10 +268,10 @@ async def _resume(
     stream = await _service(request).relay.open(stream_id, owner)
     if not fmt.has_ids:  # its reader cannot know what it has seen
         return _respond(request, fmt, stream, after=-1)
-    length, sealed = await stream.extent()
-    if seq >= length:
+    extent = await stream.extent()
+    if extent.is_exact and seq >= extent.length:
         raise InvalidRequest(f"Last-Event-ID: {event_id(stream_id, seq)} has not been sent yet")
-    if sealed and seq == length - 1:
+    if extent.is_exact and extent.sealed and seq == extent.length - 1:
         # EventSource reconnects after every end, and only a 204 stops it. A client that posts gets the last
         # event once more.
         if request.method != "POST":

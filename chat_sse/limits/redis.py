@@ -39,8 +39,8 @@ from chat_sse.redis_access import (
     SOCKET_SECONDS,
     Command,
     RoundTrips,
+    connector,
     evaluate,
-    open_pool,
 )
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,7 @@ class SharedCounts:
         self, url: str, plan: Plan, prefix: str = DEFAULT_PREFIX, clock: Callable[[], float] = time.time
     ) -> None:
         """Prepare; nothing connects. Raises ValueError for a URL that redis-py cannot read."""
-        # No retries: a reservation whose reply was lost must not be made twice.
-        self._pool = open_pool(url, retries=0)
-        self._trips = RoundTrips(self._pool, SCRIPTS, seconds=SOCKET_SECONDS, on_outcome=_report)
+        self._trips = RoundTrips(connector(url), SCRIPTS, seconds=SOCKET_SECONDS, on_outcome=_report)
         self._plan = plan
         self._prefix = f"{prefix}:{{limits}}"
         self._clock = clock
@@ -133,7 +131,6 @@ class SharedCounts:
                 task.cancel()
                 await asyncio.wait([task])
         await self._trips.aclose()
-        await self._pool.disconnect()
 
     async def _count(
         self, counted: tuple[Count[Rate], ...], tested: tuple[Count[Rate], ...]

@@ -23,7 +23,7 @@ from chat_sse.errors import (
     StreamNotFound,
     UpstreamTimeout,
 )
-from chat_sse.events import Done, Subscriber, failure
+from chat_sse.events import Done, Subscriber, failure, is_terminal
 from chat_sse.limits.admission import Outcome, Permit
 from chat_sse.messages import Question
 from chat_sse.relay.answer import Phase, RunningAnswer
@@ -50,15 +50,16 @@ class Relay:
         self._store = store
         self._timeouts = timeouts
         self._running: dict[str, RunningAnswer] = {}
-        self._remote_readers = 0
-        self._no_remote_readers = asyncio.Event()
-        self._no_remote_readers.set()
+        self._starting = 0  # questions that were taken and do not run yet
+        self._remote_readers = 0  # of answers that no pump of this process produces
+        self._idle = asyncio.Event()  # set once a drain has nothing to wait for
         self.draining = False
+        self._closed = False
 
     @property
     def running(self) -> int:
-        """How many answers are under way in this process."""
-        return len(self._running)
+        """How many answers are under way in this process, with those that are about to be."""
+        return len(self._running) + self._starting
 
     async def check(self) -> None:
         """Return if questions are accepted. Raises Draining or StoreUnavailable, which say when to retry."""
@@ -76,12 +77,19 @@ class Relay:
         """
         if self.draining:
             raise Draining(retry_after=RETRY_SECONDS)
-        stream = await self._store.create(spec)
-        if stream is not None:
-            await self._admit(stream, question, request_id, permit)
-            await self._launch(stream, question, request_id, permit).pass_gate()
-            return stream
-        return await self.attach(spec.idempotency_key or "", spec.fingerprint)
+        self._starting += 1
+        try:
+            stream = await self._store.create(spec)
+            if stream is not None:
+                await self._admit(stream, question, request_id, permit)
+                answer = self._launch(stream, question, request_id, permit)
+        finally:
+            self._starting -= 1
+            self._note_idle()
+        if stream is None:
+            return await self.attach(spec.idempotency_key or "", spec.fingerprint)
+        await answer.pass_gate()
+        return stream
 
     async def attach(self, key: str, fingerprint: bytes) -> Log:
         """Return the log of the answer that was asked for with a key, as `start` does.
@@ -119,8 +127,7 @@ class Relay:
             stream = await self._store.find_chat(chat_id)
         except StreamNotFound:
             return None
-        _, sealed = await stream.extent()
-        return None if sealed else stream
+        return None if (await stream.extent()).sealed else stream
 
     async def follow(
         self, stream: Log, after: int, subscriber: Subscriber | None = None, *, resumable: bool = True
@@ -132,12 +139,17 @@ class Relay:
         An iteration counts as a reader: when the last one ends, the disconnect grace begins. `resumable`:
         whether this reader could come back; there is no grace for one that cannot.
 
-        Raises ChatError when the log cannot be read any further from here.
+        Raises ChatError when the log cannot be read any further from here; InternalError when it has ended
+        before the cursor: it was sealed for a producer that is gone, and had shown more than it could tell.
         """
+        has_ended = False
         with self._count_reader(stream, resumable=resumable), stream.reading():
             while entries := await stream.read(after, subscriber):
                 after = stream.length - 1
+                has_ended = is_terminal(entries[-1])
                 yield entries
+        if not has_ended:
+            raise InternalError("the process that produced this answer is gone", may_cost=True)
 
     async def stop(self, stream_id: str, owner: str) -> None:
         """End an answer for all its readers and close its call; idempotent. Raises StreamNotFound."""
@@ -151,19 +163,18 @@ class Relay:
         Readers here of other processes' answers have the same grace.
         """
         self.draining = True
-        if self._running or self._remote_readers:
-            running = {"running": len(self._running), "remote_readers": self._remote_readers}
+        self._note_idle()
+        if not self._idle.is_set():
+            running = {"running": self.running, "remote_readers": self._remote_readers}
             log.info("relay.draining", extra={"fields": running})
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
-                    if self._running:
-                        await asyncio.wait([answer.pump for answer in self._running.values()])
-                    await self._no_remote_readers.wait()
+                    await self._idle.wait()
         await self.aclose()
 
     async def aclose(self) -> None:
         """End every answer now with an error that says why, and wait for the pumps."""
-        self.draining = True
+        self.draining = self._closed = True
         self._store.interrupt(Draining(retry_after=RETRY_SECONDS))
         answers = list(self._running.values())
         for answer in answers:
@@ -176,10 +187,17 @@ class Relay:
         error: ChatError = InternalError("the question was interrupted")
         try:
             await permit.admit(stream.id, question)
+            self._refuse_if_closed(permit)
         except BaseException as exc:
             stream.append([failure(exc if isinstance(exc, ChatError) else error, request_id)])
             await self._store.discard(stream)
             raise
+
+    def _refuse_if_closed(self, permit: Permit) -> None:
+        """Raise Draining for a question that the end of the grace has found on its way to upstream."""
+        if self._closed:
+            permit.settle(Outcome(refused=True, done=None, seconds=0, size=0))
+            raise Draining(retry_after=RETRY_SECONDS)
 
     def _launch(self, stream: Log, question: Question, request_id: str, permit: Permit) -> RunningAnswer:
         answer = RunningAnswer(stream, question, request_id, permit)
@@ -194,6 +212,7 @@ class Relay:
     def _ended(self, answer: RunningAnswer) -> None:
         """Clean up after a pump, however it ended. A task's callback, so it cannot be cancelled."""
         del self._running[answer.log.id]
+        self._note_idle()
         outcome = Outcome(
             refused=answer.unpaid, done=answer.done, seconds=answer.seconds, size=answer.log.size
         )
@@ -247,18 +266,18 @@ class Relay:
 
     def _count_reader(self, stream: Log, *, resumable: bool) -> AbstractContextManager[None]:
         answer = self._running.get(stream.id)
-        if answer is None:
-            return self._count_remote_reader()
-        return answer.readers.reading(resumable=resumable)
+        return self._count_remote_reader() if answer is None else answer.readers.reading(resumable=resumable)
 
     @contextmanager
     def _count_remote_reader(self) -> Iterator[None]:
         """Count a reader of an answer that no pump of this process produces."""
         self._remote_readers += 1
-        self._no_remote_readers.clear()
         try:
             yield
         finally:
             self._remote_readers -= 1
-            if self._remote_readers == 0:
-                self._no_remote_readers.set()
+            self._note_idle()
+
+    def _note_idle(self) -> None:
+        if self.draining and not self._running and not self._starting and not self._remote_readers:
+            self._idle.set()

@@ -24,6 +24,17 @@ class LogSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Moves on to the newest log that carries it, such as a chat's latest answer."""
 
 
+class Extent(msgspec.Struct, frozen=True):
+    """How far a log has got."""
+
+    length: int
+    """How many entries there are."""
+    sealed: bool
+    """Whether the last one is terminal."""
+    is_exact: bool = True
+    """False where a reader may have seen more: beside a producer that has not told of it yet, or is gone."""
+
+
 class Log(Protocol):
     """One answer's events, numbered from 0 in the order of their appending.
 
@@ -67,16 +78,16 @@ class Log(Protocol):
         """Append one event that is an entry already, and not a terminal one; else as `append`."""
         ...
 
-    async def extent(self) -> tuple[int, bool]:
-        """Return how many entries there are, and whether the last one is terminal."""
+    async def extent(self) -> Extent:
+        """Return how far it has got."""
         ...
 
     async def read(self, after: int, subscriber: Subscriber | None = None) -> Sequence[bytes]:
         """Read the entries after a cursor, waiting until there is one.
 
         `after`: the last sequence number seen, exclusive; -1 reads from the start. Returns consecutive
-        entries up to `length`; or nothing, once the log is sealed and was read to its end. Cancelling it
-        loses nothing. A reader that waits costs no timer and no task.
+        entries up to `length`; or nothing, once the log is sealed and was read to its end, or ends before.
+        Cancelling it loses nothing. A reader that waits costs no timer and no task.
 
         `subscriber`: is offered each append while this waits. As long as it accepts them, the wait goes on
         and no task is woken. Returned is what it did not accept, and the append that ends the log.

@@ -10,7 +10,7 @@ import msgspec
 
 from chat_sse.errors import ChatError, KeyReused, StreamNotFound
 from chat_sse.events import Done, Event, Failure, Subscriber, Terminal
-from chat_sse.stores.base import Log, LogSpec
+from chat_sse.stores.base import Extent, Log, LogSpec
 
 _encode = msgspec.json.Encoder().encode
 
@@ -100,9 +100,9 @@ class MemoryLog:
         """Hold, as `Log.reading` promises: an entry is where its reader is."""
         return nullcontext()
 
-    async def extent(self) -> tuple[int, bool]:
+    async def extent(self) -> Extent:
         """Tell, as `Log.extent` promises."""
-        return len(self._entries), self.sealed
+        return Extent(len(self._entries), self.sealed)
 
     async def read(self, after: int, subscriber: Subscriber | None = None) -> Sequence[bytes]:
         """Read, as `Log.read` promises."""

@@ -2,27 +2,47 @@
 
 import asyncio
 import logging
+import math
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from chat_sse.redis_access import Command, RoundTrips, open_pool, unavailable
-from chat_sse.stores.redis.scripts import SCRIPTS
+from redis.asyncio import Connection
+from redis.exceptions import RedisError
+
+from chat_sse.errors import StoreUnavailable
+from chat_sse.redis_access import Command, RoundTrips, connector, unavailable
+from chat_sse.stores.redis.commands import Commands
+from chat_sse.stores.redis.scripts import EPOCH, SCRIPTS
 
 log = logging.getLogger(__name__)
 
 ROUND_TRIP_SECONDS = 3.0
 
 
-class Client:
-    """Commands to Redis. Once a round trip failed, all fail at once until a probe gets through."""
+class DataLost(RedisError):
+    """Redis has come back without its data."""
 
-    def __init__(self, url: str) -> None:
-        """Prepare, as `open_pool` does."""
-        # One retry: a pooled connection may have been closed while it was idle.
-        self.pool = open_pool(url, retries=1)
-        self._trips = RoundTrips(self.pool, SCRIPTS, seconds=ROUND_TRIP_SECONDS, on_outcome=self._turn)
+
+class Client:
+    """Commands to Redis. Once a round trip failed, all fail at once until a probe gets through.
+
+    A Redis that has lost its data is found out by its epoch, on each new connection before anything is sent,
+    and at each beat. Until every producer can have made its logs known again, nobody can tell a key or an id
+    that was lost from one that never was.
+    """
+
+    def __init__(self, url: str, commands: Commands) -> None:
+        """Prepare, as `connector` does."""
+        self.connect = connector(url, self._check_epoch)
+        self._trips = RoundTrips(self.connect, SCRIPTS, seconds=ROUND_TRIP_SECONDS, on_outcome=self._turn)
+        self._commands = commands
+        self._loop = asyncio.get_running_loop()
+        self._epoch = b""
+        self._complete_at = 0.0  # on the loop's clock
+        self.lease_until = math.inf  # on the loop's clock; nothing is to be lost before the first beat
         self.up = asyncio.Event()
-        self.changed_at = asyncio.get_running_loop().time()
+        self.changed_at = self._loop.time()
 
     async def run(self, commands: Sequence[Command], *, probe: bool = False) -> list[Any]:
         """Send commands with everybody's in one round trip, return their results. Raises StoreUnavailable.
@@ -35,18 +55,51 @@ class Client:
 
     def seconds(self) -> float:
         """Return for how long it has been up, or down."""
-        return asyncio.get_running_loop().time() - self.changed_at
+        return self._loop.time() - self.changed_at
+
+    def is_overdue(self) -> bool:
+        """Return whether others may have taken this process for dead: it was frozen, or very slow.
+
+        With Redis away nobody takes anybody for dead.
+        """
+        return self._loop.time() > self.lease_until and self.up.is_set()
+
+    def check_complete(self) -> None:
+        """Raise StoreUnavailable while logs and keys may be missing that producers still hold."""
+        left = self._complete_at - self._loop.time()
+        if left > 0:
+            raise StoreUnavailable("Redis has lost its data", retry_after=math.ceil(left))
+
+    def epoch(self) -> Command:
+        """Return the command whose result `note_epoch` takes."""
+        return self._commands.epoch(secrets.token_hex(8), self._epoch.decode())
+
+    def note_epoch(self, result: tuple[bytes, int]) -> bool:
+        """Note which epoch it is, and return whether Redis has lost its data since the last time."""
+        epoch, recovery_ms = result
+        was_lost = self._epoch not in (b"", epoch)
+        self._epoch = epoch
+        self._complete_at = self._loop.time() + recovery_ms / 1000
+        if was_lost:
+            log.warning("redis.data_lost")
+        return was_lost
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._trips.aclose()
-        await self.pool.disconnect()
+
+    async def _check_epoch(self, connection: Connection) -> None:
+        """Raise DataLost on the first connection to a Redis that has lost its data."""
+        _, _, *arguments = self.epoch()
+        await connection.send_command("EVAL", EPOCH, *arguments)
+        if self.note_epoch(await connection.read_response()):
+            raise DataLost
 
     def _turn(self, reason: str | None) -> None:
         up = reason is None
         if up == self.up.is_set():
             return
-        self.changed_at = asyncio.get_running_loop().time()
+        self.changed_at = self._loop.time()
         if up:
             self.up.set()
             log.info("redis.up")

@@ -7,15 +7,27 @@ import msgspec
 
 from chat_sse.redis_access import Command, evaluate
 from chat_sse.stores.base import LogSpec
-from chat_sse.stores.redis.scripts import APPEND, CLAIM, KEEP, SEAL, STOP, Keys, Sealed
+from chat_sse.stores.redis.scripts import (
+    APPEND,
+    CLAIM,
+    EPOCH,
+    IDLE,
+    KEEP,
+    MARK_READ,
+    REGISTER,
+    SEAL,
+    STOP,
+    Keys,
+    Sealed,
+)
 
 Job: TypeAlias = tuple[Command, Callable[[Any], None] | None]
 """A command of the next round trip, and what to do with its result."""
 
 # A refused question's readers in other processes still learn why.
 DISCARDED_MS = 10_000
-# How far back it is known when a log was last read elsewhere; a longer grace ends after this.
-READ_MS = 3_600_000
+# After Redis has lost its data: a beat, a broken connection, and a round trip.
+RECOVERY_MS = 3_000
 
 
 class Commands(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,11 +40,10 @@ class Commands(msgspec.Struct, frozen=True, kw_only=True):
     running_ms: int
     """Of a running one: longer than any answer takes, since it goes after this if its producer dies."""
 
-    def register(self, spec: LogSpec) -> list[Command]:
+    def register(self, spec: LogSpec) -> Command:
         """Make a log known."""
         meta = self.keys.meta(spec.stream_id)
-        fields = ("owner", spec.owner, "producer", self.producer, "sealed", int(Sealed.NO))
-        return [("HSET", meta, *fields), ("PEXPIRE", meta, self.running_ms)]
+        return evaluate(REGISTER, (meta,), spec.owner, self.producer, self.running_ms)
 
     def claim(self, spec: LogSpec, instead_of: bytes = b"") -> Command:
         """Claim the spec's key, also where `instead_of` stands. Returns the value that stands then."""
@@ -48,12 +59,10 @@ class Commands(msgspec.Struct, frozen=True, kw_only=True):
         self, spec: LogSpec, first: int, entries: Sequence[bytes], *, sealed: Sealed, discarded: bool
     ) -> Command:
         """Append entries from number `first` on. `sealed`: what the log is afterwards."""
-        keys, channel = (
-            (self.keys.log(spec.stream_id), self.keys.meta(spec.stream_id)),
-            self.keys.news(spec.stream_id),
-        )
-        kept_ms = DISCARDED_MS if discarded else self.ttl_ms
-        return evaluate(APPEND, keys, first, self.running_ms, kept_ms, int(sealed), channel, *entries)
+        keys = (self.keys.log(spec.stream_id), self.keys.meta(spec.stream_id))
+        times = self.running_ms, DISCARDED_MS if discarded else self.ttl_ms
+        channel, piece = self.keys.news(spec.stream_id), b"\n".join(entries)
+        return evaluate(APPEND, keys, first, len(entries), *times, int(sealed), channel, piece)
 
     def expire_names(self, spec: LogSpec, *, discarded: bool) -> list[Command]:
         """Give a sealed log's names the log's time to live; remove those of a discarded one."""
@@ -77,9 +86,17 @@ class Commands(msgspec.Struct, frozen=True, kw_only=True):
         message = stream_id.encode() + b" " + entry
         return evaluate(STOP, (self.keys.meta(stream_id),), entry, self.keys.control(producer), message)
 
-    def mark_read(self, stream_id: str) -> Command:
+    def mark_read(self, stream_id: str, producer: str) -> Command:
         """Say that a log is read here now."""
-        return ("SET", self.keys.read(stream_id), "", "PX", READ_MS)
+        return evaluate(MARK_READ, (self.keys.meta(stream_id),), self.keys.control(producer), stream_id)
+
+    def idle(self, stream_id: str) -> Command:
+        """Ask when a log was last read elsewhere: see IDLE."""
+        return evaluate(IDLE, (self.keys.meta(stream_id),))
+
+    def epoch(self, fresh: str, known: str) -> Command:
+        """Ask whether Redis has lost its data, and tell the others: see EPOCH."""
+        return evaluate(EPOCH, (self.keys.epoch, self.keys.recovering), fresh, known, RECOVERY_MS)
 
 
 def claim_of(spec: LogSpec) -> bytes:

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 from weakref import WeakValueDictionary
 
 from chat_sse.errors import ChatError, StreamNotFound
 from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.commands import Commands, Job
-from chat_sse.stores.redis.logs import CHUNK_ENTRIES, MirroredLog, Readers
+from chat_sse.stores.redis.logs import CHUNK_PIECES, MirroredLog, Readers
 from chat_sse.stores.redis.pubsub import PubSub
 
 
@@ -23,7 +22,7 @@ class Inbox:
         self._opened: WeakValueDictionary[str, MirroredLog] = WeakValueDictionary()
         self._read: dict[str, MirroredLog] = {}  # by channel
         self._behind: set[MirroredLog] = set()
-        self._unmarked: set[str] = set()  # stream ids whose reading is to be told
+        self._unmarked: set[MirroredLog] = set()  # whose reading is to be told
 
     def mirror(self, spec: LogSpec, producer: str, *, ended: bool, readers: Readers) -> MirroredLog:
         """Return the mirror that a log's readers here share."""
@@ -85,25 +84,27 @@ class Inbox:
     def jobs(self) -> Iterator[Job]:
         """List what is to be told and fetched now. What is announced from here on is for the next round."""
         unmarked, self._unmarked = self._unmarked, set()
-        for stream_id in unmarked:
-            yield self._commands.mark_read(stream_id), None
+        for mirror in unmarked:
+            yield self._commands.mark_read(mirror.id, mirror.producer), None
         behind, self._behind = self._behind, set()
         for mirror in behind:
             start = f"{mirror.length + 1}-0"
-            fetch = ("XRANGE", self._commands.keys.log(mirror.id), start, "+", "COUNT", CHUNK_ENTRIES)
+            fetch = ("XRANGE", self._commands.keys.log(mirror.id), start, "+", "COUNT", CHUNK_PIECES)
             yield fetch, partial(self._received, mirror)
 
     def _mark(self, mirror: MirroredLog) -> None:
         if not mirror.closed and not mirror.ended:
-            self._unmarked.add(mirror.id)
+            self._unmarked.add(mirror)
 
-    def _received(self, mirror: MirroredLog, result: list[tuple[bytes, Any]]) -> None:
+    def _received(self, mirror: MirroredLog, result: list[tuple[bytes, list[bytes]]]) -> None:
         """Handle a fetch's result."""
         if mirror.closed:
             return
-        if result:
-            mirror.extend([fields[b"e"] for _, fields in result])
-        elif mirror.ended:
+        for piece_id, (_, piece) in result:
+            entries = piece.split(b"\n")
+            first = int(piece_id.partition(b"-")[0]) - len(entries)
+            mirror.extend(entries[mirror.length - first :])
+        if not result and mirror.ended:
             mirror.fail(StreamNotFound("the answer has expired"))
-        if len(result) == CHUNK_ENTRIES:
+        if len(result) == CHUNK_PIECES:
             self.fetch(mirror)

@@ -5,7 +5,6 @@ Only processes that read one of its holder's logs check a lease: no other reader
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 import msgspec
 
@@ -15,6 +14,7 @@ from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.commands import Commands
 from chat_sse.stores.redis.inbox import Inbox
 from chat_sse.stores.redis.logs import MirroredLog
+from chat_sse.stores.redis.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,12 @@ _encode = msgspec.json.Encoder().encode
 class Lease:
     """Beats once a second. Its beat is also what finds out that Redis is back."""
 
-    def __init__(
-        self, client: Client, commands: Commands, inbox: Inbox, recover: Callable[[], object]
-    ) -> None:
-        """`recover`: Redis is back, and may have lost anything."""
+    def __init__(self, client: Client, commands: Commands, outbox: Outbox, inbox: Inbox) -> None:
         self._client = client
         self._commands = commands
+        self._outbox = outbox
         self._inbox = inbox
-        self._recover = recover
+        self._loop = asyncio.get_running_loop()
         self._missing: set[str] = set()  # producers without a lease at the last beat
 
     async def keep(self) -> None:
@@ -49,6 +47,7 @@ class Lease:
                 await self.beat()
                 await asyncio.sleep(BEAT_SECONDS)
             except StoreUnavailable as exc:
+                self._outbox.trust()
                 if self._client.seconds() > OUTAGE_SECONDS:
                     self._inbox.interrupt(exc)
                 await asyncio.sleep(PROBE_SECONDS)
@@ -56,20 +55,29 @@ class Lease:
     async def beat(self) -> None:
         """Renew the lease, and look whether the others hold theirs. Raises StoreUnavailable."""
         was_up = self._client.up.is_set()
+        began = self._loop.time()
+        is_overdue = began > self._client.lease_until
+        if is_overdue and was_up:
+            self._outbox.doubt()
         running = self._inbox.running()
         self._inbox.mark_running()
         producers = sorted({mirror.producer for mirror in running})
         own, keys = self._commands.producer, self._commands.keys
-        _, _, *leases = await self._client.run(
+        _, _, epoch, *leases = await self._client.run(
             [
                 ("SET", keys.lease(own), "1", "PX", int(LEASE_SECONDS * 1000)),
                 ("PUBLISH", keys.control(own), b""),  # by which the subscriber knows that it still hears
+                self._client.epoch(),
                 *(("EXISTS", keys.lease(producer)) for producer in producers),
             ],
             probe=True,
         )
-        if not was_up:
-            self._recover()
+        if is_overdue and not was_up:
+            self._outbox.doubt()
+        self._client.lease_until = began + LEASE_SECONDS
+        if self._client.note_epoch(epoch) or not was_up:
+            self._outbox.recover()
+            self._inbox.recover()
         missing = {producer for producer, held in zip(producers, leases, strict=True) if not held}
         # Twice in a row: after an outage the others' leases come back at different moments.
         gone = missing & self._missing

@@ -9,11 +9,13 @@ import msgspec
 
 from chat_sse.errors import ChatError
 from chat_sse.events import Event, Subscriber, Terminal, is_terminal
-from chat_sse.stores.base import LogSpec
+from chat_sse.stores.base import Extent, LogSpec
 from chat_sse.stores.memory import MemoryLog
 
-# Bounds one command's size and time within Redis, which does nothing else meanwhile.
+# Of one piece. Bounds a command's size and time within Redis, which does nothing else meanwhile.
 CHUNK_ENTRIES = 500
+# Of one fetch.
+CHUNK_PIECES = 50
 
 decode_terminal = msgspec.json.Decoder(Terminal).decode
 
@@ -21,7 +23,7 @@ decode_terminal = msgspec.json.Decoder(Terminal).decode
 class Readers(Protocol):
     """Where a mirror's entries come from, and who is told that they are read."""
 
-    async def extent(self, stream_id: str) -> tuple[int, bool]:
+    async def extent(self, stream_id: str) -> Extent:
         """Return a log's extent. Raises StreamNotFound."""
         ...
 
@@ -35,11 +37,30 @@ class Readers(Protocol):
 
 
 class ProducedLog(MemoryLog):
-    """This process's own log: in its memory, and on its way to Redis."""
+    """This process's own log: in its memory, and on its way to Redis.
 
-    __slots__ = ("_note", "asked", "discarded", "registered", "sent", "settled", "spec")
+    While it `is_doubtful`, what is appended waits until Redis has confirmed that nobody else has sealed it.
+    """
 
-    def __init__(self, spec: LogSpec, note: "Callable[[ProducedLog], None]") -> None:
+    __slots__ = (
+        "_held",
+        "_is_overdue",
+        "_note",
+        "asked",
+        "discarded",
+        "is_doubtful",
+        "noted",
+        "read_until",
+        "registered",
+        "sent",
+        "settled",
+        "spec",
+    )
+
+    def __init__(
+        self, spec: LogSpec, note: "Callable[[ProducedLog], None]", is_overdue: Callable[[], bool]
+    ) -> None:
+        """`is_overdue`: whether this process may have been taken for dead."""
         super().__init__(spec, lambda _: None)
         self.spec = spec
         self.sent = 0
@@ -50,21 +71,57 @@ class ProducedLog(MemoryLog):
         self.asked = False
         """Whether another process has asked for its end."""
         self.settled = asyncio.Event()
+        self.noted = False
+        """Whether it is known that there is something to send."""
+        self.read_until = 0.0
+        """Until when, on the loop's clock, it counts as read in another process."""
+        self.is_doubtful = False
+        """Whether another process may have sealed it."""
+        self._held: list[Sequence[Event] | bytes] = []
         self._note = note
+        self._is_overdue = is_overdue
 
     def append(self, events: Sequence[Event]) -> bool:
         """Append, as `Log.append` promises."""
+        if self.is_doubtful or self._is_overdue():
+            return self._hold(events)
         appended = super().append(events)
-        if appended:
+        if appended and (self.sealed or not self.noted):
             self._note(self)
         return appended
 
     def append_entry(self, entry: bytes) -> bool:
         """Append, as `Log.append_entry` promises."""
+        if self.is_doubtful or self._is_overdue():
+            return self._hold(entry)
         appended = super().append_entry(entry)
-        if appended:
+        if appended and not self.noted:
             self._note(self)
         return appended
+
+    def _hold(self, more: Sequence[Event] | bytes) -> bool:
+        self.is_doubtful = True
+        self._held.append(more)
+        self._note(self)
+        return not self.sealed
+
+    def confirm(self) -> None:
+        """Append what was held: Redis says that this process still is the producer."""
+        self.is_doubtful = False
+        held, self._held = self._held, []
+        for more in held:
+            if isinstance(more, bytes):
+                super().append_entry(more)
+            else:
+                super().append(more)
+        if held:
+            self._note(self)
+
+    def overrule(self, event: Terminal) -> None:
+        """End as another process has ended it."""
+        self._held.clear()
+        if super().append([event]):
+            self.on_stop()
 
     def apply_stop(self, entry: bytes) -> None:
         """End as another process has asked for."""
@@ -104,7 +161,7 @@ class MirroredLog(MemoryLog):
         """Refuse."""
         return False
 
-    async def extent(self) -> tuple[int, bool]:
+    async def extent(self) -> Extent:
         """Ask Redis, as `Log.extent` promises."""
         return await self._readers.extent(self.id)
 

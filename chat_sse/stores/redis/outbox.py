@@ -1,5 +1,6 @@
 """This process's own logs, on their way to Redis."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,10 +10,15 @@ from chat_sse.errors import InternalError
 from chat_sse.events import failure, is_terminal
 from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.commands import Commands, Job
-from chat_sse.stores.redis.logs import ProducedLog, decode_terminal
+from chat_sse.stores.redis.logs import CHUNK_ENTRIES, ProducedLog, decode_terminal
 from chat_sse.stores.redis.scripts import Sealed
 
 log = logging.getLogger(__name__)
+
+# What nobody reads elsewhere is sent this late, and so in larger pieces. It is what a crash may lose.
+UNREAD_SECONDS = 0.5
+# Readers elsewhere say once a second that they are there.
+READ_SECONDS = 3.0
 
 
 class Outbox:
@@ -21,44 +27,85 @@ class Outbox:
     Every job may be repeated: after an outage all logs are sent from where Redis says they stand.
     """
 
-    def __init__(self, commands: Commands, wake: Callable[[], object]) -> None:
-        """`wake`: there is something for the next round."""
+    def __init__(
+        self, commands: Commands, wake: Callable[[], object], is_overdue: Callable[[], bool]
+    ) -> None:
+        """`wake`: there is something for the next round. `is_overdue`: see `ProducedLog`."""
         self.logs: dict[str, ProducedLog] = {}
         self._commands = commands
         self._wake = wake
+        self._is_overdue = is_overdue
+        self._loop = asyncio.get_running_loop()
         self._unsent: dict[ProducedLog, None] = {}  # in the order in which they have something to send
+        self._later: dict[ProducedLog, float] = {}  # those that may wait, until when: the first one first
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def empty(self) -> bool:
         """Whether Redis has everything, as far as is known."""
-        return not self._unsent
+        return not self._unsent and not self._later
 
     def new_log(self, spec: LogSpec) -> ProducedLog:
         """Make a log that is not yet in here."""
-        return ProducedLog(spec, self.note)
+        return ProducedLog(spec, self.note, self._is_overdue)
 
     def note(self, produced: ProducedLog) -> None:
-        """Send what is new of a log."""
-        self._unsent[produced] = None
-        self._wake()
+        """Send what is new of a log: now if it has ended or is read elsewhere, and else a little later."""
+        produced.noted = True
+        now = self._loop.time()
+        if produced.sealed or produced.is_doubtful or now < produced.read_until:
+            self._send_soon(produced)
+        elif produced not in self._unsent and produced not in self._later:
+            self._later[produced] = now + UNREAD_SECONDS
+            if self._timer is None:
+                self._timer = self._loop.call_at(now + UNREAD_SECONDS, self._send_due)
 
-    def apply_stop(self, message: bytes) -> None:
-        """End a log as another process has asked for: `<stream id> <terminal event>`."""
+    def hear(self, message: bytes) -> None:
+        """Handle what another process asks of this one's log: see `Keys.control`."""
         stream_id, _, entry = message.partition(b" ")
-        if produced := self.logs.get(stream_id.decode()):
+        produced = self.logs.get(stream_id.decode())
+        if produced is None:
+            return
+        if entry:
             produced.apply_stop(entry)
+        else:
+            produced.read_until = self._loop.time() + READ_SECONDS
+            if produced.noted:
+                self._send_soon(produced)
 
     def recover(self) -> None:
         """After a break: find out what Redis has lost."""
         for produced in self.logs.values():
-            self.note(produced)
+            produced.noted = True
+            self._send_soon(produced)
+
+    def doubt(self) -> None:
+        """Hold what is appended until Redis has said which logs others have sealed, and recover."""
+        for produced in self.logs.values():
+            produced.is_doubtful = True
+        self.recover()
+
+    def trust(self) -> None:
+        """Hold nothing: with Redis away nobody can seal, and readers here are not to wait."""
+        for produced in [produced for produced in self.logs.values() if produced.is_doubtful]:
+            produced.confirm()
+
+    def send_all(self) -> None:
+        """Let nothing wait: this process ends."""
+        for produced in list(self._later):
+            self._send_soon(produced)
+
+    def close(self) -> None:
+        """Start no more rounds."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def jobs(self) -> Iterator[Job]:
         """List what is to be sent now: of each log the next entries and, with the last, the times to live."""
         for produced in self._unsent:
             spec, (entries, last) = produced.spec, produced.unsent()
             if not produced.registered:
-                yield from ((command, None) for command in self._commands.register(spec))
+                yield self._commands.register(spec), None
                 if spec.idempotency_key is not None:
                     yield self._commands.claim(spec), None
                 if spec.chat_id is not None:
@@ -72,6 +119,21 @@ class Outbox:
                 expiring = self._commands.expire_names(spec, discarded=produced.discarded)
                 yield from ((command, None) for command in expiring)
 
+    def _send_soon(self, produced: ProducedLog) -> None:
+        self._later.pop(produced, None)
+        self._unsent[produced] = None
+        self._wake()
+
+    def _send_due(self) -> None:
+        """Send those that have waited long enough."""
+        now = self._loop.time()
+        for produced, due in list(self._later.items()):
+            if due > now:
+                self._timer = self._loop.call_at(due, self._send_due)
+                return
+            self._send_soon(produced)
+        self._timer = None
+
     def _sent(self, produced: ProducedLog, first: int, count: int, last: bool, result: list[Any]) -> None:
         """Handle the result of an append."""
         outcome, detail = result
@@ -80,16 +142,23 @@ class Outbox:
             self._wake()
             return
         if outcome == b"refused":
-            self._overruled(produced, detail)
+            self._overruled(produced, detail.rpartition(b"\n")[2])
             return
         produced.registered, produced.sent = True, first + count
+        if produced.is_doubtful:
+            produced.confirm()
+            last = last and not produced.unsent()[0]
         if outcome == b"ok" and detail:
             produced.apply_stop(detail)
         if last:
             self._release(produced)
-        elif produced.unsent()[0]:
+        elif (rest := produced.unsent()[0]) and len(rest) < CHUNK_ENTRIES:
+            self._unsent.pop(produced, None)
+            self.note(produced)
+        elif rest:
             self._wake()
         else:
+            produced.noted = False
             self._unsent.pop(produced, None)
 
     def _overruled(self, produced: ProducedLog, terminal: bytes) -> None:
@@ -97,13 +166,14 @@ class Outbox:
         log.warning("log.overruled", extra={"fields": {"id": produced.id}})
         self._release(produced)
         if is_terminal(terminal):
-            produced.stop(decode_terminal(terminal))
+            produced.overrule(decode_terminal(terminal))
         else:
-            produced.stop(failure(InternalError("another process writes this answer"), ""))
+            produced.overrule(failure(InternalError("another process writes this answer"), ""))
         self._unsent.pop(produced, None)
 
     def _release(self, produced: ProducedLog) -> None:
         """Drop a log that Redis has completely. Its readers here read on."""
         self._unsent.pop(produced, None)
+        self._later.pop(produced, None)
         self.logs.pop(produced.id, None)
         produced.settled.set()

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable
 
-from redis.asyncio import BlockingConnectionPool, Connection
+from redis.asyncio import Connection
 from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ class PubSub:
     connects, and others only ever write to a connection that stands.
     """
 
-    def __init__(self, pool: BlockingConnectionPool, hear: Callable[[str, bytes | None], None]) -> None:
-        self._pool = pool
+    def __init__(self, connect: Callable[[], Connection], hear: Callable[[str, bytes | None], None]) -> None:
+        self._connect = connect
         self._hear = hear
         self._wanted: set[str] = set()
         self._changed: set[str] = set()
@@ -64,11 +64,12 @@ class PubSub:
     async def listen(self) -> None:
         """Read until cancelled."""
         while True:
-            connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            connection = self._connect()
             try:
-                await connection.connect()  # type: ignore[no-untyped-call]
-                self._changed.clear()
-                await connection.send_command("SUBSCRIBE", *self._wanted, check_health=False)
+                async with asyncio.timeout(LISTEN_SECONDS):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                    self._changed.clear()
+                    await connection.send_command("SUBSCRIBE", *self._wanted, check_health=False)
                 self._connection = connection
                 while connection.is_connected:
                     await self._hear_one(connection)

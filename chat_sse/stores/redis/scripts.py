@@ -3,16 +3,19 @@
 Every key carries one hash tag (Redis Cluster specification, "Hash tags") and every script touches the keys of
 one tag only. Pub/sub channels are no keys.
 
-    <prefix>:{<stream id>}:log      stream: entry `<sequence number + 1>-0`, field `e` (0-0 is no valid id)
-    <prefix>:{<stream id>}:meta     hash: owner, producer, sealed (see `Sealed`), stop,
-                                    discarded
+    <prefix>:{<stream id>}:log      stream: pieces, each of consecutive entries, one a line, in field `e`; its
+                                    id is `<number of its last entry + 1>-0` (0-0 is no valid id)
+    <prefix>:{<stream id>}:meta     hash: owner, producer, sealed (see `Sealed`), length (in entries), stop,
+                                    discarded, read (when a process other than the producer last did, ms)
     <prefix>:{<digest>}:claim       string: `<stream id>:<fingerprint>`
     <prefix>:{<digest>}:chat        string: `<stream id>`
-    <prefix>:{<stream id>}:read     string whose age tells when a process other than the producer last read
     <prefix>:{<producer>}:lease     string that expires soon after its process is gone
 
     <prefix>:{<stream id>}:news     channel: there is something to read
-    <prefix>:{<producer>}:control   channel: `<stream id> <terminal event>` asks its producer to end an answer
+    <prefix>:{<producer>}:control   channel: `<stream id> <terminal event>` asks its producer to end a log,
+                                    `<stream id>` tells that it is read elsewhere
+    <prefix>:{store}:epoch          string that changes when Redis has lost its data
+    <prefix>:{store}:recovering     string that stands while producers make their logs known again
 """
 
 import hashlib
@@ -26,6 +29,8 @@ class Sealed(IntEnum):
     BY_PRODUCER = 1
     AS_ASKED = 2
     """By the producer, with the event that `stop` asked for."""
+    FOR_PRODUCER = 3
+    """By another process, since the producer was gone: its readers may have seen more than the log holds."""
 
 
 class Keys:
@@ -40,8 +45,13 @@ class Keys:
     def meta(self, stream_id: str) -> str:
         return self._name(stream_id, "meta")
 
-    def read(self, stream_id: str) -> str:
-        return self._name(stream_id, "read")
+    @property
+    def epoch(self) -> str:
+        return self._name("store", "epoch")
+
+    @property
+    def recovering(self) -> str:
+        return self._name("store", "recovering")
 
     def news(self, stream_id: str) -> str:
         return self._name(stream_id, "news")
@@ -67,47 +77,60 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-# KEYS log, meta. ARGV first sequence number, TTL while running, TTL once sealed (ms), what `sealed` becomes
-# (not "0" if the last entry is terminal), channel, entries. The explicit ids fence: what stands there already
+# KEYS meta. ARGV owner, producer, TTL (ms). Makes a log known; again, harmlessly.
+REGISTER = f"""
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'producer', ARGV[2])
+redis.call('HSETNX', KEYS[1], 'sealed', '{Sealed.NO:d}')
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 0
+"""
+
+# KEYS log, meta. ARGV first sequence number, how many entries, TTL while running, TTL once sealed (ms), what
+# `sealed` becomes, channel, the entries, one a line. Appends them as one piece. What stands there already
 # must be the same bytes, which makes a repeated call harmless and a second producer's refused.
-# Gives {"ok", stop}, {"lost", entries that are there}, or {"refused", the log's last entry}.
-APPEND = """
-local meta = redis.call('HMGET', KEYS[2], 'sealed', 'stop')
-if not meta[1] then return {'lost', 0} end
-local length, first = redis.call('XLEN', KEYS[1]), tonumber(ARGV[1])
-if first > length then return {'lost', length} end
-for i = 6, #ARGV do
-  local number = first + i - 5
-  local id = string.format('%.0f-0', number)
-  if number <= length then
-    local there = redis.call('XRANGE', KEYS[1], id, id)[1]
-    if not there or there[2][2] ~= ARGV[i] then meta[1] = 'foreign' end
-  elseif meta[1] == '0' then
-    redis.call('XADD', KEYS[1], id, 'e', ARGV[i])
+# Gives {"ok", stop}, {"lost", entries that are there}, or {"refused", the log's last piece}.
+APPEND = f"""
+local sealed, stop, length = unpack(redis.call('HMGET', KEYS[2], 'sealed', 'stop', 'length'))
+if not sealed then return {{'lost', 0}} end
+length = tonumber(length or 0)
+local first, last = tonumber(ARGV[1]), tonumber(ARGV[1]) + tonumber(ARGV[2])
+local rest = ARGV[7]
+if first > length then return {{'lost', length}} end
+if first < length then
+  local there = {{}}
+  for _, piece in ipairs(redis.call('XRANGE', KEYS[1], string.format('%.0f-0', first + 1), '+')) do
+    there[#there + 1] = piece[2][2]
+  end
+  there = table.concat(there, '\\n')
+  if there == rest or string.sub(there, 1, #rest + 1) == rest .. '\\n' then
+    rest = ''
+  elseif string.sub(rest, 1, #there + 1) == there .. '\\n' then
+    rest = string.sub(rest, #there + 2)
   else
-    meta[1] = 'foreign'
-  end
-  if meta[1] == 'foreign' then
-    return {'refused', redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][2][2]}
+    sealed = 'foreign'
   end
 end
-local ttl = ARGV[2]
-if ARGV[4] ~= '0' then
-  redis.call('HSET', KEYS[2], 'sealed', ARGV[4])
-  ttl = ARGV[3]
+if sealed == 'foreign' or (rest ~= '' and sealed ~= '{Sealed.NO:d}') then
+  return {{'refused', redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][2][2]}}
 end
+if rest ~= '' then
+  redis.call('XADD', KEYS[1], string.format('%.0f-0', last), 'e', rest)
+  redis.call('HSET', KEYS[2], 'length', last)
+  redis.call('PUBLISH', ARGV[6], '')
+end
+if ARGV[5] ~= '{Sealed.NO:d}' then redis.call('HSET', KEYS[2], 'sealed', ARGV[5]) end
+local ttl = ARGV[5] == '{Sealed.NO:d}' and ARGV[3] or ARGV[4]
 redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('PEXPIRE', KEYS[2], ttl)
-if #ARGV > 5 then redis.call('PUBLISH', ARGV[5], '') end
-return {'ok', meta[2] or ''}
+return {{'ok', stop or ''}}
 """
 
 # KEYS meta. ARGV terminal entry, control channel, message. Asks the producer, which alone knows what it has
 # already shown to the readers beside it. Gives -1 unknown, 0 sealed before, 1 asked first, 2 asked again.
-STOP = """
+STOP = f"""
 local sealed = redis.call('HGET', KEYS[1], 'sealed')
 if not sealed then return -1 end
-if sealed ~= '0' then return 0 end
+if sealed ~= '{Sealed.NO:d}' then return 0 end
 local first = redis.call('HSETNX', KEYS[1], 'stop', ARGV[1])
 redis.call('PUBLISH', ARGV[2], ARGV[3])
 return 2 - first
@@ -115,16 +138,34 @@ return 2 - first
 
 # KEYS log, meta. ARGV terminal entry, TTL (ms), channel. Seals for a producer that is gone; should it come
 # back, its next append is refused. Gives -1 unknown, 0 sealed before, 1 sealed now.
-SEAL = """
-local sealed = redis.call('HGET', KEYS[2], 'sealed')
+SEAL = f"""
+local sealed, length = unpack(redis.call('HMGET', KEYS[2], 'sealed', 'length'))
 if not sealed then return -1 end
-if sealed ~= '0' then return 0 end
-redis.call('XADD', KEYS[1], string.format('%.0f-0', redis.call('XLEN', KEYS[1]) + 1), 'e', ARGV[1])
-redis.call('HSET', KEYS[2], 'sealed', '1')
+if sealed ~= '{Sealed.NO:d}' then return 0 end
+local last = tonumber(length or 0) + 1
+redis.call('XADD', KEYS[1], string.format('%.0f-0', last), 'e', ARGV[1])
+redis.call('HSET', KEYS[2], 'sealed', '{Sealed.FOR_PRODUCER:d}', 'length', last)
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PUBLISH', ARGV[3], '')
 return 1
+"""
+
+# KEYS meta. ARGV control channel of its producer, stream id. Says that a log is read here now.
+MARK_READ = f"""
+if redis.call('HGET', KEYS[1], 'sealed') ~= '{Sealed.NO:d}' then return 0 end
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'read', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 1
+"""
+
+# KEYS meta. Gives the milliseconds since a process other than the producer has last read; -1 for never.
+IDLE = """
+local read = redis.call('HGET', KEYS[1], 'read')
+if not read then return -1 end
+local time = redis.call('TIME')
+return math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - read)
 """
 
 # KEYS claim. ARGV value, TTL (ms), a value that counts as none. Returns the value that stands.
@@ -141,4 +182,14 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARG
 return 0
 """
 
-SCRIPTS = (APPEND, STOP, SEAL, CLAIM, KEEP)
+# KEYS epoch, recovering. ARGV a new epoch, the epoch that the caller knows or nothing, how long producers
+# have to make their logs known (ms). Gives the epoch that stands, and how much is left of that time.
+EPOCH = """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+redis.call('EXPIRE', KEYS[1], 30 * 86400)
+local epoch = redis.call('GET', KEYS[1])
+if ARGV[2] ~= '' and ARGV[2] ~= epoch then redis.call('SET', KEYS[2], '', 'PX', ARGV[3]) end
+return {epoch, math.max(0, redis.call('PTTL', KEYS[2]))}
+"""
+
+SCRIPTS = (REGISTER, APPEND, STOP, SEAL, MARK_READ, IDLE, CLAIM, KEEP, EPOCH)

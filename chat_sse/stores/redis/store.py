@@ -1,28 +1,4 @@
-"""The log in Redis Streams: any process reads, resumes and stops what any other has asked for.
-
-    store.py      the Store: names and claims, stops, and the round trip that everything else shares
-      outbox.py     this process's own logs, on their way to Redis
-      inbox.py      other processes' logs, as far as they are read here
-        logs.py       the two handles: ProducedLog, MirroredLog
-      lease.py      signs of life, an outage's end, and the burial of the dead
-    listener.py   one connection that hears what is announced
-    client.py       all other commands, bounded in time
-      commands.py   what one process says
-        scripts.py    names of keys and channels, and what is one step (Lua)
-
-What differs from memory:
-
-- The producer appends to a log in its own memory, and its readers there read that one: no delta waits for
-  Redis. One task sends what is new of all logs in one round trip, and fetches in the same one what readers
-  here want of other processes' logs. Redis may go away in mid-answer and come back, even empty: the producer
-  sends what is missing. A sealed log leaves the producer's memory once Redis has all of it.
-- A reader elsewhere is woken by Pub/Sub and fetches from the stream.
-- A producer holds a lease. When it is gone, a reader of one of its logs seals it with a retryable error.
-- A stop is asked of the producer, which knows what its readers have seen, so that numbers agree everywhere.
-  One that does not apply_stop in time is sealed over.
-- Redis keeps a sealed log for its time to live. The caps are memory's: here `maxmemory` is the operator's.
-  With an eviction policy that takes these keys, answers vanish early; `noeviction` refuses new ones instead.
-"""
+"""The Store that every process shares which has the same Redis. Its package tells how the parts work."""
 
 import asyncio
 import logging
@@ -35,9 +11,9 @@ import msgspec
 from chat_sse.errors import ChatError, InternalError, KeyReused, Overloaded, StoreUnavailable, StreamNotFound
 from chat_sse.events import Terminal, failure
 from chat_sse.redis_access import DEFAULT_PREFIX, unavailable
-from chat_sse.stores.base import Log, LogSpec
+from chat_sse.stores.base import Extent, Log, LogSpec
 from chat_sse.stores.redis.client import Client
-from chat_sse.stores.redis.commands import READ_MS, Commands, claim_of
+from chat_sse.stores.redis.commands import Commands, claim_of
 from chat_sse.stores.redis.inbox import Inbox
 from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from chat_sse.stores.redis.logs import MirroredLog, ProducedLog
@@ -55,6 +31,8 @@ STOP_SECONDS = 0.7
 ROUND_SECONDS = 0.02
 SETTLE_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
+
+UNKNOWN = "no answer has this id, or it has expired"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -77,14 +55,14 @@ class RedisStore:
             ttl_ms=int(ttl_seconds * 1000),
             running_ms=int(running_seconds * 1000),
         )
-        self._client = Client(url)
+        self._client = Client(url, self._commands)
         self._control = self._keys.control(producer)
-        self._listener = PubSub(self._client.pool, self._hear)
+        self._listener = PubSub(self._client.connect, self._hear)
         self._listener.subscribe(self._control)
         self._work = asyncio.Event()
-        self._outbox = Outbox(self._commands, self._work.set)
+        self._outbox = Outbox(self._commands, self._work.set, self._client.is_overdue)
         self._inbox = Inbox(self._commands, self._listener, self._work.set)
-        self._lease = Lease(self._client, self._commands, self._inbox, self._recover)
+        self._lease = Lease(self._client, self._commands, self._outbox, self._inbox)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -96,6 +74,8 @@ class RedisStore:
 
     async def create(self, spec: LogSpec) -> Log | None:
         """Create or claim, as `Store.create` promises."""
+        if spec.idempotency_key is not None:
+            self._client.check_complete()
         produced = self._outbox.new_log(spec)
         try:
             created = await self._register(spec)
@@ -117,7 +97,7 @@ class RedisStore:
         """Find, as `Store.find_key` promises."""
         [value] = await self._client.run([("GET", self._keys.claim(key))])
         if value is None:
-            raise StreamNotFound("no answer belongs to this key")
+            raise self._not_found("no answer belongs to this key")
         stream_id, _, claimed_with = value.decode().partition(":")
         stream = await self.open(stream_id)
         if fingerprint is not None and fingerprint.hex() != claimed_with:
@@ -128,24 +108,23 @@ class RedisStore:
         """Find, as `Store.find_chat` promises."""
         [value] = await self._client.run([("GET", self._keys.chat(chat_id))])
         if value is None:
-            raise StreamNotFound("no answer belongs to this chat")
+            raise self._not_found("no answer belongs to this chat")
         return await self.open(value.decode())
 
     async def open(self, stream_id: str) -> Log:
         """Open, as `Store.open` promises."""
         return await self._open(stream_id)
 
-    async def extent(self, stream_id: str) -> tuple[int, bool]:
+    async def extent(self, stream_id: str) -> Extent:
         """Return a log's extent by Redis. Raises StreamNotFound."""
-        length, sealed = await self._client.run(
-            [
-                ("XLEN", self._keys.log(stream_id)),
-                ("HGET", self._keys.meta(stream_id), "sealed"),
-            ]
+        [[length, sealed]] = await self._client.run(
+            [("HMGET", self._keys.meta(stream_id), "length", "sealed")]
         )
         if sealed is None:
-            raise StreamNotFound("no answer has this id, or it has expired")
-        return length, sealed != b"%d" % Sealed.NO
+            raise self._not_found(UNKNOWN)
+        state = Sealed(int(sealed))
+        by_producer = state in (Sealed.BY_PRODUCER, Sealed.AS_ASKED)
+        return Extent(int(length or 0), state is not Sealed.NO, is_exact=by_producer)
 
     async def seal(self, stream_id: str, event: Terminal) -> bool:
         """Seal, as `Store.seal` promises: by the producer, or in its stead when it does not answer."""
@@ -155,7 +134,7 @@ class RedisStore:
         entry = _encode(event)
         [asked] = await self._client.run([self._commands.stop(stream_id, stream.producer, entry)])
         if asked == -1:
-            raise StreamNotFound("no answer has this id, or it has expired")
+            raise self._not_found(UNKNOWN)
         if asked == 0:
             return False
         try:
@@ -180,15 +159,14 @@ class RedisStore:
     async def idle_elsewhere(self, log: Log) -> float:
         """Tell, as `Store.idle_elsewhere` promises, by when the others have last marked the log."""
         try:
-            [left_ms] = await self._client.run([("PTTL", self._keys.read(log.id))])
+            [idle_ms] = await self._client.run([self._commands.idle(log.id)])
         except StoreUnavailable:
             return 0.0
         if self._client.seconds() < LEASE_SECONDS:  # those that were cut off as well are about to come back
             return 0.0
-        if left_ms < 0:
+        if idle_ms < 0:
             return math.inf
-        seconds = (READ_MS - left_ms) / 1000
-        return 0.0 if seconds < 2 * BEAT_SECONDS else seconds
+        return 0.0 if idle_ms < 2000 * BEAT_SECONDS else idle_ms / 1000
 
     async def check(self) -> None:
         """Ask Redis whether it is there. Raises StoreUnavailable."""
@@ -204,16 +182,18 @@ class RedisStore:
         """Send what is unsent, within bounds, give the lease back and close the connections."""
         await end(self._tasks)
         self.interrupt(Overloaded("the log was closed"))
+        self._outbox.send_all()
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 while not self._outbox.empty:
                     await self._round()
                 await self._lease.give_back()
+        self._outbox.close()
         await self._client.aclose()
 
     async def _register(self, spec: LogSpec) -> bool:
         """Register a log, then claim its key, so that every claim leads to a log."""
-        commands = self._commands.register(spec)
+        commands = [self._commands.register(spec)]
         if spec.idempotency_key is not None:
             commands.append(self._commands.claim(spec))
         there = (await self._client.run(commands))[-1]
@@ -249,9 +229,14 @@ class RedisStore:
             [("HMGET", self._keys.meta(stream_id), *fields)]
         )
         if owner is None or discarded:
-            raise StreamNotFound("no answer has this id, or it has expired")
+            raise self._not_found(UNKNOWN)
         spec = LogSpec(stream_id=stream_id, owner=owner.decode())
         return self._inbox.mirror(spec, producer.decode(), ended=sealed != b"%d" % Sealed.NO, readers=self)
+
+    def _not_found(self, details: str) -> StreamNotFound:
+        """Return the error for what Redis does not know. Raises StoreUnavailable where it may have known."""
+        self._client.check_complete()
+        return StreamNotFound(details)
 
     # What keeps it going.
 
@@ -297,4 +282,4 @@ class RedisStore:
         elif message is None:
             self._recover()
         elif message:
-            self._outbox.apply_stop(message)
+            self._outbox.hear(message)
