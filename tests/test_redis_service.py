@@ -10,19 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import msgspec
 import pytest
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.service import HELLO, RunningService, ask, events, open_sockets, serve, text_of
+from tests.support.streams import asking, attaching
 from tests.support.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
 Serve = Callable[..., RunningService]
@@ -59,79 +58,6 @@ def left(environment: Mapping[str, str]) -> Iterator[RunningService]:
 def right(environment: Mapping[str, str]) -> Iterator[RunningService]:
     with serve(environment) as running:
         yield running
-
-
-class Stream:
-    """A response that is being read, by a thread of its own."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        self.response = response
-        self.body = b""
-        self._grown = threading.Condition()
-        self.ended = False
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        try:
-            for data in self.response.iter_raw():
-                with self._grown:
-                    self.body += data
-                    self._grown.notify_all()
-        except (httpx2.HTTPError, httpx2.StreamError):
-            pass  # the test has closed it, or its server was killed
-        with self._grown:
-            self.ended = True
-            self._grown.notify_all()
-
-    def wait_for(self, text: bytes, seconds: float = 10.0) -> None:
-        """Wait until some bytes have come."""
-        with self._grown:
-            assert self._grown.wait_for(lambda: text in self.body, seconds), self.body
-
-    def whole(self, seconds: float = 20.0) -> bytes:
-        """Wait for the end and give all bytes but the heartbeats."""
-        with self._grown:
-            assert self._grown.wait_for(lambda: self.ended, seconds), self.body
-        return self.body.replace(HEARTBEAT, b"")
-
-    def last_event(self) -> dict[str, Any]:
-        """Wait for the end and give the last event, with or without an id."""
-        last = self.whole().split(b"data: ")[-1].partition(b"\n")[0]
-        event: dict[str, Any] = msgspec.json.decode(last)
-        return event
-
-    def close(self) -> None:
-        """Leave, as a client does that closes its tab."""
-        self.response.extensions["network_stream"].get_extra_info("socket").shutdown(2)
-        self.whole()
-
-    @property
-    def id(self) -> str:
-        return self.response.headers["content-location"].removeprefix("/ask/")
-
-
-@contextmanager
-def streaming(method: str, url: str, **options: Any) -> Iterator[Stream]:
-    """Send a request and read its stream."""
-    with httpx2.Client(timeout=30) as client, client.stream(method, url, **options) as response:
-        assert response.status_code == 200
-        stream = Stream(response)
-        try:
-            yield stream
-        finally:
-            if not stream.ended:
-                stream.close()
-
-
-def asking(service: RunningService, **options: Any) -> Any:
-    """Ask, and read the stream."""
-    return streaming("POST", f"{service.url}/ask", json=HELLO, **options)
-
-
-def attaching(service: RunningService, stream_id: str) -> Any:
-    """Read an answer from its start."""
-    return streaming("GET", f"{service.url}/ask/{stream_id}")
 
 
 def test_another_process_gives_the_same_bytes_while_it_runs_and_afterwards(
