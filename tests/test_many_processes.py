@@ -9,10 +9,11 @@ from contextlib import ExitStack
 
 import httpx2
 import pytest
+import redis
 
 from tests.conftest import QUICK
 from tests.support.redis_server import RedisServer
-from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
+from tests.support.service import HELLO, RunningService, events, serve, text_of
 from tests.support.streams import Reader, asking, attaching, check_all
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream, Silence
 
@@ -47,15 +48,15 @@ def start(redis_server: RedisServer, upstream: ScriptedUpstream) -> Iterator[Cal
         yield start
 
 
-def slowly(*words: str) -> list[Say | Pause]:
-    return [step for word in words for step in (Say(word), Pause(0.02))]
+def slowly(*words: str, seconds: float = 0.02) -> list[Say | Pause]:
+    return [step for word in words for step in (Say(word), Pause(seconds))]
 
 
 def test_a_reader_that_is_cut_and_is_back_at_once_elsewhere_reads_on(
     start: Callable[..., RunningService], upstream: ScriptedUpstream
 ) -> None:
     left, right = start(), start()
-    upstream.answer(*slowly(*WORDS), Finish())
+    upstream.answer(*slowly(*WORDS, seconds=0.003), Finish())
     readers = [Reader() for _ in range(20)]
 
     def read(reader: Reader) -> None:
@@ -139,18 +140,17 @@ def test_a_process_that_was_frozen_for_a_moment_goes_on(
 
 
 def test_a_drain_lets_questions_end_that_were_on_their_way(
-    start: Callable[..., RunningService], upstream: ScriptedUpstream
+    start: Callable[..., RunningService], upstream: ScriptedUpstream, redis_server: RedisServer
 ) -> None:
     service = start(shutdown_grace="15")
     upstream.answer(*slowly(*WORDS), Finish())
-    readers = [Reader() for _ in range(60)]
+    readers = [Reader() for _ in range(150)]
     with ThreadPoolExecutor(len(readers)) as pool:
-        asked = []
-        for number, reader in enumerate(readers):
-            if number == len(readers) // 2:
-                service.process.send_signal(signal.SIGTERM)
-            asked.append(pool.submit(reader.ask, service))
-            time.sleep(0.01)
+        asked = [pool.submit(reader.ask, service) for reader in readers]
+        upstream.wait_for_calls(5)
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.client_pause(1_200)  # those on their way are for longer than the running ones last
+        service.process.send_signal(signal.SIGTERM)
         for one in asked:
             one.result(30)
     assert service.process.wait(20) == 0
@@ -207,19 +207,6 @@ def test_a_redis_that_comes_back_empty_makes_nobody_pay_twice_and_loses_no_answe
         ]
         assert all(stream.last_event()["finish_reason"] == "stop" for stream in asked)
     assert upstream.paid_calls == len(keys)
-
-
-def test_a_storm_of_lookups_is_no_outage(
-    start: Callable[..., RunningService], upstream: ScriptedUpstream
-) -> None:
-    left, right = start(), start()
-    upstream.answer(Say("Hello"), Finish())
-    stream_id = ask(left.url).headers["Content-Location"].removeprefix("/ask/")
-    with ThreadPoolExecutor(100) as pool, httpx2.Client(timeout=60) as client:
-        url = f"{right.url}/ask/{stream_id}"
-        codes = list(pool.map(lambda _: client.get(url).status_code, range(1_000)))
-    assert set(codes) == {200}
-    assert "redis.down" not in left.log() + right.log()
 
 
 def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:

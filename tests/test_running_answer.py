@@ -7,7 +7,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from chat_sse.errors import ChatError, StreamNotFound, UpstreamProtocol, UpstreamUnavailable
+from chat_sse.errors import ChatError, Draining, StreamNotFound, UpstreamProtocol, UpstreamUnavailable
 from chat_sse.events import Delta, Event, decode_event
 from chat_sse.limits.admission import Outcome, Permit
 from chat_sse.messages import Question
@@ -164,3 +164,44 @@ def test_a_reader_that_could_come_back_keeps_its_grace_when_one_that_cannot_leav
         await relay.aclose()
 
     asyncio.run(check())
+
+
+class SlowPermit(FreePermit):
+    """Admits once it is told to, as a slow Redis does."""
+
+    def __init__(self) -> None:
+        self.may_admit = asyncio.Event()
+
+    async def admit(self, _id: str, _question: Question) -> None:
+        """Admit in the end."""
+        await self.may_admit.wait()
+
+
+async def test_a_drain_waits_for_a_question_that_is_not_running_yet() -> None:
+    relay, _, _ = relay_of(upstream := OneUpstream(accepts=True, error=UpstreamProtocol("cut")))
+    permit = SlowPermit()
+    asking = asyncio.create_task(start(relay, permit))
+    await asyncio.sleep(0)
+    drain = asyncio.create_task(relay.drain(WAIT_SECONDS))
+    await asyncio.sleep(0.05)
+    assert not drain.done()
+    permit.may_admit.set()
+    log = await asking
+    assert not drain.done()
+    upstream.may_fail.set()
+    await drain
+    assert await kinds_of(relay, log) == ["start", "delta", "error"]
+
+
+async def test_the_end_of_the_grace_takes_no_question_to_upstream() -> None:
+    relay, store, _ = relay_of(OneUpstream(accepts=True))
+    permit = SlowPermit()
+    asking = asyncio.create_task(start(relay, permit))
+    await asyncio.sleep(0)
+    await relay.drain(0.01)
+    permit.may_admit.set()
+    with pytest.raises(Draining):
+        await asking
+    assert permit.outcome.refused
+    with pytest.raises(StreamNotFound):
+        await store.find_key("key")

@@ -519,6 +519,18 @@ async def test_hundreds_of_readers_elsewhere_share_a_few_connections(
     assert all(contents(reader.result()) == ["a"] for reader in readers)
 
 
+async def test_a_storm_of_lookups_at_a_slow_redis_is_no_outage(
+    open_redis: Callable[..., Awaitable[RedisStore]], redis_server: RedisServer
+) -> None:
+    store, elsewhere = await open_redis(), await open_redis()
+    log = await create(store, idempotency_key="storm")
+    async with Redis.from_url(redis_server.url) as raw:
+        await raw.client_pause(1_000)
+        found = await asyncio.gather(*(elsewhere.find_key("storm") for _ in range(2_000)))
+    assert {there.id for there in found} == {log.id}
+    await elsewhere.check()
+
+
 async def test_a_log_that_redis_has_to_its_end_leaves_the_producers_memory(
     open_redis: Callable[..., Awaitable[RedisStore]],
 ) -> None:
