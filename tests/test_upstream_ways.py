@@ -352,8 +352,12 @@ def test_a_plain_proxy_is_asked_and_the_answer_streams_through_it(
             assert outcome(ask(service.url)) == ("Hi", "upstream_protocol_error")
             upstream.answer(Refuse(401))
             assert outcome(ask(service.url)) == ("", "authentication_error")
+            # The body's end in one piece with the answer's: what waits for it is over before it is told so.
+            upstream.answer(Wire(CHUNKED + chunk(HI) + chunk(STOP) + b"0\r\n\r\n"), Cut())
+            assert outcome(ask(service.url)) == ("Hi", "stop")
+            assert " ERROR " not in service.log()
     assert between.seen("POST 127.0.0.1") + between.seen("POST .*chat/completions") >= 1
-    assert (len(upstream.calls), upstream.paid_calls) == (3, 2)
+    assert (len(upstream.calls), upstream.paid_calls) == (4, 3)
 
 
 def test_a_proxy_tunnels_tls_and_never_sees_the_key(

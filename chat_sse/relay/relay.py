@@ -227,13 +227,19 @@ class Relay:
         try:
             async with Deadlines(self._timeouts, answer):
                 await self._upstream.answer(answer.question, answer)
+        except asyncio.CancelledError:
+            # What has cancelled it has sealed the log, or `_ended` does. Raised on, it would stay in the task
+            # with its traceback, whose frames refer to the answer, which refers to the task.
+            return
         except ChatError as exc:
             await self._fail(answer, exc)
+            _forget_frames(exc)
         except TimeoutError:
             await self._fail(answer, UpstreamTimeout(TOO_LONG, may_cost=True))
-        except Exception:
+        except Exception as exc:
             log.exception("answer.crashed", extra={"fields": {"id": answer.log.id}})
             await self._fail(answer, InternalError("the answer was interrupted", may_cost=True))
+            _forget_frames(exc)
         else:
             self._report(answer, finish_reason=answer.done.finish_reason if answer.done else None)
 
@@ -281,3 +287,14 @@ class Relay:
     def _note_idle(self) -> None:
         if self.draining and not self._running and not self._starting and not self._remote_readers:
             self._idle.set()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error and its causes.
+
+    An upstream may keep its error, and the frames refer to the upstream's parts: circles that only a full
+    garbage collection would free.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -91,7 +91,7 @@ class ChunkDecoder:
                 if self._decode(payload, events):
                     break
         except UpstreamError as exc:
-            self.fault = exc
+            self.fault = exc.with_traceback(None)  # whose frames refer to this
         return events
 
     def end(self, *, lost: bool = False) -> list[UpstreamEvent]:
@@ -108,7 +108,7 @@ class ChunkDecoder:
                 raise UpstreamProtocol("upstream closed the stream before the answer was complete")
             self._finish(events)  # a server that does not say [DONE]
         except UpstreamError as exc:
-            self.fault = exc
+            self.fault = exc.with_traceback(None)  # whose frames refer to this
         return events
 
     def read_body(self, body: bytes) -> list[UpstreamEvent]:
@@ -123,7 +123,7 @@ class ChunkDecoder:
             self._take_tolerantly(chunk, events)
             self._finish(events)
         except UpstreamError as exc:
-            self.fault = exc
+            self.fault = exc.with_traceback(None)  # whose frames refer to this
         except (ValueError, RecursionError):
             if not body.lstrip().startswith(b"{") or b"\n" not in body.strip():
                 self.fault = not_a_completion()

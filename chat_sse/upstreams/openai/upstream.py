@@ -218,19 +218,20 @@ def _is_proxied(scheme: str, host: str) -> bool:
 async def _relay_body(response: httpx2.Response, stream: CompletionStream) -> None:
     """Read a response of the SDK's client to its end, so that its connection can be used again."""
     loop = asyncio.get_running_loop()
-    lost = False
+    lost, is_reading = False, True
     try:
         async with asyncio.timeout(None) as deadline:
 
-            def said(_: object) -> None:
-                deadline.reschedule(loop.time() + EOF_SECONDS)
+            def bound_rest(_: object) -> None:
+                if is_reading:  # a callback comes a turn of the loop later
+                    deadline.reschedule(loop.time() + EOF_SECONDS)
 
-            stream.finished.add_done_callback(said)
+            stream.finished.add_done_callback(bound_rest)
             try:
                 async for data in response.aiter_raw():
                     stream.data(data)
             finally:
-                stream.finished.remove_done_callback(said)
+                is_reading = False
     except (httpx2.TransportError, aiohttp.ClientError, OSError):  # TimeoutError is an OSError
         lost = True
     stream.end(lost=lost)
