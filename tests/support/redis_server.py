@@ -16,7 +16,9 @@ PASSWORD = "redis-canary-0123456789"  # in every URL, so that every log can be s
 class RedisServer:
     """`redis-server` on a free port; started anew it listens on the same one, empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
+        """`arguments`: more of redis-server's options."""
+        self._arguments = arguments
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
@@ -25,7 +27,9 @@ class RedisServer:
     def start(self) -> None:
         """Start, and return once it answers."""
         arguments = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--requirepass", PASSWORD]
-        self._process = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            ["redis-server", *arguments, *self._arguments], stdout=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -2,35 +2,18 @@
 /** The chat page: what the reader does, turned into chats and answers. */
 
 import { Answers } from "./answers.js";
+import { $ } from "./dom.js";
+import { announce, copy, toast } from "./feedback.js";
 import { Key } from "./key.js";
+import { fault, showStarters, titleOf } from "./question.js";
+import { closeSidebar, isDrawerOpen, showChats } from "./sidebar.js";
 import { Chats, newAnswer, randomId } from "./store.js";
 import { Transcript } from "./transcript.js";
-
-/** Some 25,000 words: more than any model reads well, and far below what the server takes. */
-const MAX_QUESTION_CHARS = 100_000;
-const TITLE_CHARS = 60;
-const TOAST_MS = 8_000;
-/** A screen reader is given this much of an answer; the rest can be read on the page. */
-const ANNOUNCED_CHARS = 2_000;
-
-const STARTERS = [
-  "Explain server-sent events to me, with a small example",
-  "Compare three ways to keep a secret out of a web page, in a table",
-  "Help me say no to a meeting, kindly and in two sentences",
-  "Plan two unhurried days in Lisbon",
-];
-
-/** @param {string} id @returns {any} */
-const $ = (id) => document.getElementById(id);
-
-const narrow = matchMedia("(max-width: 55.99rem)");
 
 let chatId = location.hash.slice(1);
 let editing = false;
 /** The chats whose last question waits for a key. */
 const locked = new Set();
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let toastTimer;
 
 const chats = new Chats({
   onFault: () => toast("This browser's storage is full or closed, so chats are not kept. Deleting some may help."),
@@ -175,21 +158,6 @@ function stopEditing() {
   showComposer();
 }
 
-/**
- * What is wrong with a question, "" for nothing.
- * @param {string} text
- */
-function fault(text) {
-  const over = text.length - MAX_QUESTION_CHARS;
-  return over > 0 ? `Too long by ${over.toLocaleString("en")} characters.` : "";
-}
-
-/** @param {string} text */
-function titleOf(text) {
-  const line = text.split("\n", 1)[0];
-  return line.length > TITLE_CHARS ? `${line.slice(0, TITLE_CHARS).trimEnd()}…` : line;
-}
-
 // Chats
 
 /** @param {string} id */
@@ -253,23 +221,7 @@ function showIfCurrent(id) {
 }
 
 function showList() {
-  const items = chats.list().map((chat) => {
-    const link = document.createElement("a");
-    link.href = `#${chat.id}`;
-    link.textContent = chat.title || "Untitled";
-    if (chat.id === chatId) link.setAttribute("aria-current", "page");
-    if (answers.isRunning(chat.id)) link.classList.add("running");
-    const remove = document.createElement("button");
-    remove.type = "button";
-    remove.className = "icon-button";
-    remove.dataset.delete = chat.id;
-    remove.setAttribute("aria-label", `Delete ${link.textContent}`);
-    remove.append(icon("trash"));
-    const item = document.createElement("li");
-    item.append(link, remove);
-    return item;
-  });
-  $("chat-list").replaceChildren(...items);
+  showChats(chats.list(), chatId, (id) => answers.isRunning(id));
 }
 
 function showComposer() {
@@ -285,114 +237,6 @@ function showComposer() {
   if (!CSS.supports("field-sizing", "content")) {
     $("question").style.height = "auto";
     $("question").style.height = `${$("question").scrollHeight}px`;
-  }
-}
-
-/** @param {string} name */
-function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `#icon-${name}`);
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(use);
-  return svg;
-}
-
-/**
- * Tell a screen reader, once: nothing is said while an answer grows.
- * @param {import("./store.js").AnswerRecord} answer
- */
-function announce(answer) {
-  const { fault: failure, finishReason, text } = answer;
-  const told = failure ? failure.content : finishReason === "cancelled" ? "The answer was stopped." : text;
-  const rest = told.length > ANNOUNCED_CHARS ? " … The answer goes on." : "";
-  $("announcer").textContent = told.slice(0, ANNOUNCED_CHARS) + rest;
-}
-
-/**
- * @param {string} text
- * @param {string} [action]
- * @param {() => void} [onAction]
- */
-function toast(text, action = "", onAction = () => {}) {
-  $("toast-text").textContent = text;
-  $("toast-action").textContent = action;
-  $("toast-action").hidden = !action;
-  $("toast-action").onclick = () => {
-    $("toast").hidden = true;
-    onAction();
-  };
-  $("toast").hidden = false;
-  $("announcer").textContent = text;
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => ($("toast").hidden = true), TOAST_MS);
-}
-
-/**
- * @param {string} text
- * @param {HTMLElement} button
- */
-async function copy(text, button) {
-  const label = button.textContent;
-  try {
-    await writeClipboard(text);
-    button.textContent = "Copied";
-    $("announcer").textContent = "Copied.";
-  } catch {
-    toast("The browser does not let this page copy. Select the text and copy it by hand.");
-    return;
-  }
-  setTimeout(() => (button.textContent = label === "Copied" ? "Copy" : label), 1_500);
-}
-
-/**
- * `navigator.clipboard` is missing on plain http, where the old way still works.
- * @param {string} text
- */
-async function writeClipboard(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const area = document.createElement("textarea");
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  const copied = document.execCommand("copy");
-  area.remove();
-  if (!copied) throw new Error("refused");
-}
-
-// The sidebar, which is a drawer on narrow screens
-
-function openSidebar() {
-  document.body.classList.add("drawer-open");
-  layOutSidebar();
-  $("close-sidebar").focus();
-}
-
-function closeSidebar() {
-  if (!document.body.classList.contains("drawer-open")) return;
-  document.body.classList.remove("drawer-open");
-  layOutSidebar();
-  $("open-sidebar").focus();
-}
-
-function layOutSidebar() {
-  const open = narrow.matches && document.body.classList.contains("drawer-open");
-  $("sidebar").inert = narrow.matches && !open;
-  $("stage").inert = open;
-  $("scrim").hidden = !open;
-  $("open-sidebar").setAttribute("aria-expanded", String(open));
-}
-
-// Theme
-
-/** @param {string} theme */
-function chooseTheme(theme) {
-  if (theme === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  try {
-    localStorage.setItem("chat-sse:theme", theme);
-  } catch {
-    // it holds until the page is closed
   }
 }
 
@@ -415,7 +259,7 @@ $("question").addEventListener("keydown", (/** @type {any} */ event) => {
 });
 document.addEventListener("keydown", (/** @type {any} */ event) => {
   if (event.key !== "Escape" || event.isComposing) return;
-  if (document.body.classList.contains("drawer-open")) closeSidebar();
+  if (isDrawerOpen()) closeSidebar();
   else if (editing) stopEditing();
   else answers.stop(chatId);
 });
@@ -429,10 +273,6 @@ $("cancel-edit").addEventListener("click", () => {
 });
 $("new-chat").addEventListener("click", () => openChat(""));
 $("new-chat-narrow").addEventListener("click", () => openChat(""));
-$("open-sidebar").addEventListener("click", openSidebar);
-$("close-sidebar").addEventListener("click", closeSidebar);
-$("scrim").addEventListener("click", closeSidebar);
-narrow.addEventListener("change", layOutSidebar);
 $("chat-list").addEventListener("click", (/** @type {any} */ event) => {
   const link = event.target.closest("a");
   const remove = event.target.closest("[data-delete]");
@@ -442,23 +282,11 @@ $("chat-list").addEventListener("click", (/** @type {any} */ event) => {
   openChat(link.hash.slice(1));
 });
 addEventListener("popstate", arrive);
-$("theme").addEventListener("change", (/** @type {any} */ event) => chooseTheme(event.target.value));
-$("theme").querySelector(`[value=${document.documentElement.dataset.theme ?? "auto"}]`).checked = true;
 
-for (const text of STARTERS) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = text;
-  button.addEventListener("click", () => {
-    $("question").value = text;
-    submit();
-  });
-  const item = document.createElement("li");
-  item.append(button);
-  $("starters").append(item);
-}
-
-layOutSidebar();
+showStarters((question) => {
+  $("question").value = question;
+  submit();
+});
 showChat();
 // Answers of other chats that a reload has interrupted go on as well.
 for (const chat of chats.list()) {
