@@ -133,10 +133,13 @@ def check_default_format(settings: Settings) -> None:
 
 def check_store(settings: Settings) -> None:
     """Check that the store could be opened, without connecting. Raises SettingsError."""
-    if settings.redis_url is None:
+    if settings.redis_url is None and settings.workers == 1:
         return
     if importlib.util.find_spec("redis") is None:
-        raise SettingsError(["CHAT_SSE_REDIS_URL needs the extra `redis`: pip install 'chat-sse[redis]'"])
+        cause = variable("workers" if settings.redis_url is None else "redis_url")
+        raise SettingsError([f"{cause} needs the extra `redis`: pip install 'chat-sse[redis]'"])
+    if settings.redis_url is None:
+        return
     from chat_sse.redis_access import connector  # noqa: PLC0415  (part of an extra)
 
     try:

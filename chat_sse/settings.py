@@ -243,8 +243,6 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     yield from _limits_that_refuse_all(settings)
     if settings.redis_url is not None and not _is_redis_url(settings.redis_url):
         yield "CHAT_SSE_REDIS_URL must be a redis, rediss or unix URL, such as redis://127.0.0.1:6379/0"
-    if settings.redis_url is None and settings.workers > 1:
-        yield "CHAT_SSE_WORKERS must be 1 without CHAT_SSE_REDIS_URL: workers need a log that they share"
 
 
 def _is_redis_url(text: str) -> bool:

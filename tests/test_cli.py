@@ -43,11 +43,6 @@ def test_wrong_settings_are_told_together_with_exit_code_2(tmp_path: Path) -> No
     assert "canary" not in done.stderr
 
 
-def test_several_workers_are_refused_with_the_reason(tmp_path: Path) -> None:
-    done = run("--workers", "2", cwd=tmp_path, OPENAI_API_KEY="sk-x")
-    assert (done.returncode, "CHAT_SSE_WORKERS" in done.stderr) == (2, True)
-
-
 def test_a_model_file_that_is_none_is_told_before_anything_listens(tmp_path: Path) -> None:
     done = run(cwd=tmp_path, CHAT_SSE_LOCAL_MODEL="/nowhere.gguf")
     assert (done.returncode, "/nowhere.gguf" in done.stderr) == (2, True)

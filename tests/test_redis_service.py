@@ -20,7 +20,17 @@ import pytest
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
 from tests.support.redis_server import PASSWORD, RedisServer
-from tests.support.service import HELLO, RunningService, ask, events, open_sockets, serve, text_of
+from tests.support.service import (
+    HELLO,
+    RunningService,
+    ask,
+    events,
+    open_sockets,
+    refused_start,
+    serve,
+    text_of,
+    workers_of,
+)
 from tests.support.streams import asking, attaching
 from tests.support.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
@@ -370,28 +380,6 @@ def test_an_address_in_use_is_not_shared_with_a_stranger(environment: Mapping[st
     assert "Address already in use" in second.stderr
 
 
-def workers_of(service: RunningService) -> list[int]:
-    children = ["pgrep", "-P", str(service.process.pid), "-f", "spawn_main"]
-    found = subprocess.run(children, check=False, capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
-
-
-def refused_start(environ: Mapping[str, str], *arguments: str) -> str:
-    """Start a service that must refuse; give what it says."""
-    refused = subprocess.run(
-        [sys.executable, *arguments],
-        env={"PATH": "", "OPENAI_API_KEY": "sk-test", "CHAT_SSE_PORT": "0", **environ},
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 2, refused.stderr
-    return refused.stderr
-
-
-def test_several_workers_without_redis_do_not_start() -> None:
-    said = refused_start({}, "-m", "chat_sse", "--workers", "2")
-    assert "CHAT_SSE_WORKERS must be 1 without CHAT_SSE_REDIS_URL" in said
-
-
 def test_a_redis_url_with_an_unknown_option_is_refused_and_not_echoed() -> None:
     said = refused_start({"CHAT_SSE_REDIS_URL": f"redis://:{PASSWORD}@h/0?colour=red"}, "-m", "chat_sse")
     assert "CHAT_SSE_REDIS_URL cannot be used" in said
@@ -407,3 +395,6 @@ def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path) -> Non
     said = refused_start(environ, "-S", "-m", "chat_sse")
     assert "needs the extra `redis`: pip install 'chat-sse[redis]'" in said
     assert PASSWORD not in said
+    del environ["CHAT_SSE_REDIS_URL"]
+    said = refused_start(environ, "-S", "-m", "chat_sse", "--workers", "2")
+    assert "CHAT_SSE_WORKERS needs the extra `redis`" in said

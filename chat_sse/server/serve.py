@@ -12,6 +12,7 @@ from chat_sse import __version__
 from chat_sse.access.hosts import is_loopback
 from chat_sse.app import check_default_format, check_store
 from chat_sse.observe.logging import configure_logging
+from chat_sse.server.own_redis import OwnRedis, RedisMissing, find_program
 from chat_sse.server.protocol import BoundedProtocol
 from chat_sse.server.workers import DrainingServer, Supervisor, bound_unread_bytes
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
@@ -41,14 +42,29 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
         check_default_format(settings)
         model_name = _check_upstream(settings)
         check_store(settings)
-    except (SettingsError, LocalModelUnavailable) as exc:
+        own_redis = _start_redis(settings)
+    except (SettingsError, LocalModelUnavailable, RedisMissing) as exc:
         for fault in getattr(exc, "faults", [str(exc)]):
             click.echo(f"chat-sse: {fault}", err=True)
         sys.exit(2)
     configure_logging(settings.log_level, settings.log_format)
     if settings.secret_key is None:
         os.environ[variable("secret_key")] = secrets.token_urlsafe(32)  # one for all workers
-    _serve(settings, model_name)
+    try:
+        _serve(settings, model_name, own_redis)
+    finally:
+        if own_redis is not None:
+            own_redis.close()
+
+
+def _start_redis(settings: Settings) -> OwnRedis | None:
+    """Start the Redis that workers share where the settings name none. Raises RedisMissing."""
+    if settings.workers == 1 or settings.redis_url is not None:
+        return None
+    own_redis = OwnRedis(find_program(), settings.max_kept_bytes)
+    own_redis.start()
+    os.environ[variable("redis_url")] = own_redis.url  # for the workers
+    return own_redis
 
 
 def _check_upstream(settings: Settings) -> str | None:
@@ -58,7 +74,7 @@ def _check_upstream(settings: Settings) -> str | None:
     return None
 
 
-def _serve(settings: Settings, local_model: str | None) -> None:
+def _serve(settings: Settings, local_model: str | None, own_redis: OwnRedis | None) -> None:
     config = uvicorn.Config(
         "chat_sse.app:create_app",
         factory=True,
@@ -82,6 +98,8 @@ def _serve(settings: Settings, local_model: str | None) -> None:
     bound_unread_bytes(listening, 2 * settings.send_timeout + 1)
     host, port = listening.getsockname()[:2]
     greeting = _greeting(settings, host, port, local_model)
+    if own_redis is not None:
+        greeting += f"\n  {settings.workers} workers share {own_redis.program}, which ends with them"
     if not settings.api_keys and not is_loopback(settings.host):
         log.warning(
             "service.open_to_everybody",
@@ -89,7 +107,8 @@ def _serve(settings: Settings, local_model: str | None) -> None:
         )
     with listening:
         if settings.workers > 1:
-            supervisor = Supervisor(config, listening, greeting, (settings.log_level, settings.log_format))
+            log_as = settings.log_level, settings.log_format
+            supervisor = Supervisor(config, listening, greeting, log_as, own_redis)
             supervisor.run()
             started = supervisor.started
         else:

@@ -24,6 +24,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from chat_sse.api.routes import Service
 from chat_sse.observe.logging import configure_logging
+from chat_sse.server.own_redis import OwnRedis
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +128,17 @@ class Supervisor(Multiprocess):
     """
 
     def __init__(
-        self, config: uvicorn.Config, listening: socket.socket, greeting: str, log_as: tuple[str, str]
+        self,
+        config: uvicorn.Config,
+        listening: socket.socket,
+        greeting: str,
+        log_as: tuple[str, str],
+        own_redis: OwnRedis | None,
     ) -> None:
+        """`own_redis`: what the workers share, where that is the service's own."""
         super().__init__(config, [listening])
         self.started = False
+        self._own_redis = own_redis
         self._listening, self._greeting, self._log_as = listening, greeting, log_as
 
     def init_processes(self) -> None:
@@ -144,6 +152,8 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace a worker that died or hangs. One that fails at its start ends the service."""
+        if self._own_redis is not None and not self.should_exit.is_set():
+            self._own_redis.keep_alive()
         for index, process in enumerate(self.processes):
             if self.should_exit.is_set() or process.is_alive(self.config.timeout_worker_healthcheck):
                 continue

@@ -130,3 +130,20 @@ def open_sockets(pid: int) -> int:
     """Count a process's open sockets. A file that is closed meanwhile is none."""
     links = list(Path(f"/proc/{pid}/fd").iterdir())
     return sum(link.is_symlink() and str(link.readlink()).startswith("socket:") for link in links)
+
+
+def workers_of(service: RunningService) -> list[int]:
+    children = ["pgrep", "-P", str(service.process.pid), "-f", "spawn_main"]
+    found = subprocess.run(children, check=False, capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def refused_start(environ: Mapping[str, str], *arguments: str) -> str:
+    """Start a service that must refuse; give what it says."""
+    refused = subprocess.run(
+        [sys.executable, *arguments],
+        env={"PATH": "", "OPENAI_API_KEY": "sk-test", "CHAT_SSE_PORT": "0", **environ},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2, refused.stderr
+    return refused.stderr
