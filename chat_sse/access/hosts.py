@@ -1,6 +1,6 @@
 """Under which host names the service answers."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,11 +36,11 @@ class TrustedHost:
         self._bound_to_loopback = is_loopback(bound_to)
         self._authenticated = authenticated
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a connection. Raises Misdirected."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Handle a connection, without a coroutine of its own. Raises Misdirected."""
         if scope["type"] == "http" and not self._accepts(scope):
             raise Misdirected("this host name is not in CHAT_SSE_ALLOWED_HOSTS")
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _accepts(self, scope: Scope) -> bool:
         host = next((value for name, value in scope["headers"] if name == b"host"), b"")

@@ -6,7 +6,7 @@ differ from the routes, and a handler that works for somebody cannot forget to a
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,14 +53,14 @@ class Authentication:
         self._links = links
         self._addresses = addresses
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a connection."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Handle a connection, without a coroutine of its own."""
         if scope["type"] == "http":
             address = self._addresses.client_of(scope)
             scope["state"]["principal"] = Principal(client=address)
             if self._keys:
                 scope["state"]["principal"] = self._prove(scope, address)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _prove(self, scope: Scope, address: str) -> Principal:
         headers: Mapping[bytes, bytes] = dict(scope["headers"])

@@ -4,6 +4,8 @@ Starlette would redirect, to an address that it builds from `Host` and the schem
 behind TLS the wrong one, and any host that the client names.
 """
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -16,10 +18,10 @@ class TrailingSlash:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a connection."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Handle a connection. No coroutine of its own: a running answer would hold its frame."""
         if scope["type"] == "http" and scope["path"].endswith("/"):
             path = scope["path"].rstrip("/")
             if path != scope.get("root_path", "").rstrip("/"):  # the page at `/` has no name without it
                 scope = {**scope, "path": path}
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)

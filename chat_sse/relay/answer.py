@@ -34,10 +34,11 @@ class RunningAnswer:
     """An answer while its pump runs. It is the upstream's listener."""
 
     __slots__ = (
+        "_at_gate",
         "active_at",
         "done",
-        "gate",
         "gate_timer",
+        "is_gate_open",
         "last_event_at",
         "log",
         "loop",
@@ -69,7 +70,8 @@ class RunningAnswer:
         self.active_at = self.started_at  # when upstream last sent anything that was no event
         self.last_event_at: float | None = None  # on the loop's clock: when upstream last sent something
         self.phase = Phase.ASKED
-        self.gate = asyncio.Event()  # set once upstream has accepted or refused, or the accept wait is over
+        self.is_gate_open = False  # true once upstream has accepted or refused, or the accept wait is over
+        self._at_gate: list[asyncio.Future[None]] = []
         self.refusal: ChatError | None = None
         self.unpaid = False  # upstream has refused it
         self.done: Done | None = None  # upstream's own
@@ -87,17 +89,24 @@ class RunningAnswer:
 
     def open_gate(self, refusal: ChatError | None = None) -> None:
         """Release the first readers to the stream or to upstream's refusal. The first call counts."""
-        if not self.gate.is_set():
+        if not self.is_gate_open:
             self.gate_timer.cancel()
             self.refusal = refusal
             if refusal is None and self.model is not None:
                 self.announce()
-            self.gate.set()
+            self.is_gate_open = True
+            for waiting in self._at_gate:
+                if not waiting.done():  # cancelled
+                    waiting.set_result(None)
+            self._at_gate.clear()
 
     async def pass_gate(self) -> None:
         """Wait until the gate is open. Raises upstream's refusal."""
         try:
-            await self.gate.wait()
+            if not self.is_gate_open:
+                waiting: asyncio.Future[None] = self.loop.create_future()
+                self._at_gate.append(waiting)
+                await waiting
         finally:
             self.readers.expect_first()
         if self.refusal is not None:

@@ -245,7 +245,7 @@ class Relay:
 
     async def _fail(self, answer: RunningAnswer, error: ChatError) -> None:
         """End an answer with an error: the HTTP response while nothing was sent, else its last event."""
-        at_the_gate = answer.phase is Phase.ASKED and not answer.gate.is_set()
+        at_the_gate = answer.phase is Phase.ASKED and not answer.is_gate_open
         answer.unpaid = not error.may_cost and answer.phase is not Phase.ACCEPTED
         if error.may_cost or not at_the_gate:
             answer.announce()  # for the next request with its key, which gets this error and no second call

@@ -5,7 +5,6 @@ reference; `tolerant.py` reads everything else.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ import msgspec
 from chat_sse.errors import UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnavailable
 from chat_sse.events import Delta, Done, Reasoning, Usage
 from chat_sse.upstreams.base import UpstreamEvent
-from chat_sse.upstreams.openai.classify import Told, classify, read_error
+from chat_sse.upstreams.openai.classify import classify, read_error
 from chat_sse.upstreams.openai.events import ErrorData, EventSplitter, NamedData
 from chat_sse.upstreams.openai.plain import RestChunk, TextChunk, decode_rest, decode_text
 from chat_sse.upstreams.openai.redaction import names_of
@@ -47,10 +46,23 @@ class ChunkDecoder:
     an answer only when upstream confirmed it twice: with usage, which is sent after the last token, and with
     `[DONE]`. Some Ollama versions end complete answers so; `Done.finish_reason` is then null.
 
-    `scrub` returns what may be told of an error: see `redaction.py`.
+    `secrets`: what must not stand in an error, see `redaction.py`.
     """
 
-    def __init__(self, scrub: Callable[[Told], str] = names_of) -> None:
+    __slots__ = (
+        "_earlier_reason",
+        "_half_character",
+        "_has_message",
+        "_has_text",
+        "_secrets",
+        "_splitter",
+        "_usage",
+        "fault",
+        "finish_reason",
+        "finished",
+    )
+
+    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
         self.finished = False
         self.fault: UpstreamError | None = None
         self.finish_reason: str | None = None
@@ -58,7 +70,7 @@ class ChunkDecoder:
         self._usage: Usage | None = None
         self._half_character = ""
         self._has_text = self._has_message = False
-        self._scrub = scrub
+        self._secrets = secrets
         self._splitter = EventSplitter()
 
     @property
@@ -250,7 +262,7 @@ class ChunkDecoder:
 
     def _error(self, error: Any) -> UpstreamError:
         told = read_error(error)
-        names = self._scrub(told)
+        names = names_of(told, self._secrets)
         return classify(told, None, ": ".join(filter(None, ("upstream reported an error", names))))
 
 

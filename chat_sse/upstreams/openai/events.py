@@ -33,6 +33,8 @@ class NamedData(bytes):
 class EventSplitter:
     """Cuts a byte stream into the data of its server-sent events, wherever the network split it."""
 
+    __slots__ = ("_is_after_cr", "_rest")
+
     def __init__(self) -> None:
         self._rest = bytearray()
         self._is_after_cr = False

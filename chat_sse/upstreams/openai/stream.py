@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from chat_sse.errors import UpstreamProtocol
@@ -11,7 +10,6 @@ from chat_sse.upstreams.base import Listener, UpstreamEvent
 from chat_sse.upstreams.openai.chunks import ChunkDecoder, not_a_completion
 from chat_sse.upstreams.openai.events import FIELD_STARTS, JSON_STARTS, MAX_EVENT_BYTES
 from chat_sse.upstreams.openai.passthrough import Passthrough, derive
-from chat_sse.upstreams.openai.redaction import names_of
 
 # After a finish_reason only usage and [DONE] are missing: some servers never send them, and a reader waits.
 TAIL_SECONDS = 5.0
@@ -46,10 +44,10 @@ class CompletionStream:
     def __init__(self, listener: Listener, secrets: tuple[str, ...] = ()) -> None:
         """`secrets`: what must not stand in an error."""
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._decoder = ChunkDecoder(partial(names_of, secrets=secrets))
+        self._decoder = ChunkDecoder(secrets)
         self._listener = listener
         self._is_accepted = False
-        self._held = bytearray()  # what came before that
+        self._held: bytearray | None = None  # what came before that
         self._template: Passthrough | None = None
         self._usable: Passthrough | None = None  # the same, but only while the next bytes begin an event
         self._lessons = LESSONS
@@ -103,14 +101,15 @@ class CompletionStream:
     def _look(self, data: bytes) -> None:
         """Find out what a body is that is not called an event stream."""
         self._listener.on_activity()
-        self._held += data
-        if self._held[0] in BLANK:
-            self._held = self._held.lstrip(BLANK)
-        head = bytes(self._held[:16])
+        held = self._held = bytearray() if self._held is None else self._held
+        held += data
+        if held[0] in BLANK:
+            held = self._held = held.lstrip(BLANK)
+        head = bytes(held[:16])
         if head.startswith(FIELD_STARTS):
             self._accept()
-            self._decode(bytes(self._held))
-        elif len(self._held) > MAX_EVENT_BYTES:
+            self._decode(bytes(held))
+        elif len(held) > MAX_EVENT_BYTES:
             self.settle(UpstreamProtocol("upstream sent an endless answer", retryable=False))
         elif head and not head.startswith(JSON_STARTS) and not _may_become_event_stream(head):
             self.settle(not_a_completion())
@@ -141,7 +140,7 @@ class CompletionStream:
         decoder = self._decoder
         if self._is_accepted:
             events = decoder.end(lost=lost)
-        elif events := decoder.read_body(bytes(self._held)):
+        elif events := decoder.read_body(bytes(self._held or b"")):
             self._accept()
         if events:
             self._listener.on_events(events)

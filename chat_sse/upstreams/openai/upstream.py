@@ -114,10 +114,17 @@ class OpenAIUpstream:
     async def answer(self, question: Question, listener: Listener) -> None:
         """Ask, as `Upstream.answer` promises; after an unpaid refusal of a word, in other words."""
         model = question.model
+        if self._completions is None and not self._sdk_only:
+            await self._prepare()
         known = dialect = self._writer.dialect(model)
         tried = [known]
         while True:
-            outcome = await self._ask(self._writer.body(question, dialect), listener)
+            body = self._writer.body(question, dialect)
+            outcome: Answered | Refused | UseSdk = UseSdk()
+            if self._completions is not None:
+                outcome = await self._completions.ask(body, listener)
+            if isinstance(outcome, UseSdk):
+                outcome = await self._ask_sdk(body, listener)
             if isinstance(outcome, Answered):
                 return
             changed = adapted(dialect, outcome.status, outcome.text())
@@ -136,16 +143,6 @@ class OpenAIUpstream:
         if self._completions is not None:
             self._completions.close()
         await self._client.close()
-
-    async def _ask(self, body: bytes, listener: Listener) -> Answered | Refused:
-        """Ask, by the way that leads there. Raises UpstreamError for all but an answer and a refusal."""
-        if self._completions is None and not self._sdk_only:
-            await self._prepare()
-        if self._completions is not None:
-            outcome = await self._completions.ask(body, listener)
-            if not isinstance(outcome, UseSdk):
-                return outcome
-        return await self._ask_sdk(body, listener)
 
     async def _prepare(self) -> None:
         """Let the SDK write a request, whose head serves for all, unless only its client can send it."""
