@@ -57,6 +57,12 @@ def test_a_text_arrives_whatever_stands_beside_it(second: bytes) -> None:
     assert decode(first, second, STOP, DONE) == ([Delta("A")] * bool(first) + [Delta("B"), END], None)
 
 
+def test_an_answer_is_one_choice_whichever_number_it_has() -> None:
+    second = (A.replace(b'"index":0', b'"index":1'), STOP.replace(b'"index":0', b'"index":1'))
+    assert decode(*second, DONE) == ([Delta("A"), END], None)
+    assert decode(B, *second, STOP, DONE) == ([Delta("B"), END], None)
+
+
 def test_half_a_character_waits_for_its_other_half() -> None:
     halves = [chunk(delta={"content": text}) for text in ("a\ud83d", "\udc4b", "b\ud83d", "c")]
     events, fault = decode(*halves, STOP, DONE)

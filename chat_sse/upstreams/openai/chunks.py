@@ -54,6 +54,7 @@ class ChunkDecoder:
         "_half_character",
         "_has_message",
         "_has_text",
+        "_index",
         "_secrets",
         "_splitter",
         "_usage",
@@ -67,6 +68,7 @@ class ChunkDecoder:
         self.fault: UpstreamError | None = None
         self.finish_reason: str | None = None
         self._earlier_reason: str | None = None
+        self._index: float | None = None  # of the choice that is the answer
         self._usage: Usage | None = None
         self._half_character = ""
         self._has_text = self._has_message = False
@@ -128,7 +130,7 @@ class ChunkDecoder:
         events: list[UpstreamEvent] = []
         try:
             value = decode_json(body)
-            chunk = read_chunk(value)
+            chunk = read_chunk(value, self._index)
             if chunk.error is None and not (isinstance(value, dict) and value.get("choices")):
                 self.fault = not_a_completion()
                 return events
@@ -191,6 +193,7 @@ class ChunkDecoder:
                 total_tokens=usage.total_tokens,
             )
         for choice in chunk.choices:
+            self._index = choice.index
             self._note(choice.finish_reason, has_more=False)
         return bool(chunk.choices) or usage is not None
 
@@ -209,7 +212,9 @@ class ChunkDecoder:
         if word in _SIGNALS:
             return False
         try:
-            chunk = read_chunk(decode_json(payload))
+            # A plain text, which notes nothing, had the index 0.
+            index = 0 if self._has_text and self._index is None else self._index
+            chunk = read_chunk(decode_json(payload), index)
             if any("\ufffd" in event.content for event in chunk.events):
                 payload.decode()  # in a text, bytes that are no UTF-8 are a fault
         except (ValueError, RecursionError) as exc:
@@ -226,6 +231,7 @@ class ChunkDecoder:
         if chunk.error is not None:
             raise self._error(chunk.error)
         self._usage = chunk.usage or self._usage
+        self._index = chunk.index if self._index is None else self._index
         # A message after deltas repeats their text.
         repeats = chunk.has_message and self._has_text and not self._has_message
         if not repeats:

@@ -47,10 +47,15 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     error: Any = None
     has_message: bool = False
     """Whether the text stood in a `message`, where a stream has a `delta`."""
+    index: float | None = None
+    """Of the choice that was read; None where none had a number."""
 
 
-def read_chunk(value: Any) -> Chunk:
-    """Read one decoded JSON value. Raises ValueError for what is neither an object nor null nor an error."""
+def read_chunk(value: Any, index: float | None = None) -> Chunk:
+    """Read one decoded JSON value. Raises ValueError for what is neither an object nor null nor an error.
+
+    `index`: of the answer's choice, one being asked for; None takes the first choice that has one.
+    """
     if value is None:
         return Chunk()
     if not isinstance(value, dict):
@@ -60,6 +65,11 @@ def read_chunk(value: Any) -> Chunk:
     events: list[Delta | Reasoning] = []
     reason, usage, error, has_message = None, _usage_of_chunk(value), error_in(value), False
     for choice in _choices_of(value):
+        number = choice.get("index")
+        if isinstance(number, int | float):
+            index = number if index is None else index
+            if number != index:
+                continue
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             delta = {"content": delta or choice.get("text")}
@@ -71,19 +81,24 @@ def read_chunk(value: Any) -> Chunk:
         usage = usage or usage_of(choice.get("usage"))
         errors = (error, choice.get("error"), delta.get("error"))
         error = next((said for said in errors if holds_error(said)), None)
-    return Chunk(events=events, finish_reason=reason, usage=usage, error=error, has_message=has_message)
+    return Chunk(
+        events=events,
+        finish_reason=reason,
+        usage=usage,
+        error=error,
+        has_message=has_message,
+        index=index,
+    )
 
 
 def _choices_of(value: Json) -> Iterator[Json]:
-    """Yield the choices with the index 0, or with none that is a number."""
+    """Yield the choices. Raises ValueError where there can be none."""
     choices = value.get("choices") or []
     if not isinstance(choices, list | dict):
         raise ValueError("no choices")  # noqa: TRY004 - of upstream's making, not of a caller's
     for choice in choices if isinstance(choices, list) else [choices]:
         if isinstance(choice, dict):
-            index = choice.get("index")
-            if index == 0 or not isinstance(index, int | float):
-                yield choice
+            yield choice
 
 
 def error_in(value: Any) -> Any:
