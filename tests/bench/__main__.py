@@ -112,6 +112,7 @@ def _servers(
         yield servers.chat_sse(workers=workers, redis=True)  # several processes need a log that they share
     yield servers.nginx()
     yield servers.sglang_router(install=not quick)
+    yield servers.vllm_router(install=not quick)
     yield servers.fastapi(install=True)
     if litellm:
         yield servers.litellm(install=True)
