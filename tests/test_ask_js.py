@@ -17,7 +17,7 @@ from tests.support.service import HELLO, RunningService, serve
 from tests.support.upstream import Accept, Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
 CLIENTS = Path(__file__).parent / "clients"
-MODULE = Path(__file__).parent.parent / "chat_sse" / "web" / "chat" / "ask.js"
+MODULES = sorted((Path(__file__).parent.parent / "chat_sse" / "web" / "chat").glob("ask*.js"))
 NODE_SECONDS = 50.0
 
 # Deadlines that outlast the client's two seconds of waiting before it reconnects.
@@ -105,12 +105,21 @@ def test_its_types_are_those_of_the_code(tmp_path: Path) -> None:
         "--allowJs --checkJs --strict --declaration --emitDeclarationOnly --target es2022 --module esnext"
     )
     libraries = "--lib es2023,dom,dom.iterable --moduleResolution bundler"
-    command = [str(compiler), *options.split(), *libraries.split(), "--outDir", str(tmp_path), str(MODULE)]
+    command = [
+        str(compiler),
+        *options.split(),
+        *libraries.split(),
+        "--outDir",
+        str(tmp_path),
+        *map(str, MODULES),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=NODE_SECONDS, check=False)
     assert result.returncode == 0, result.stdout
-    assert (tmp_path / "ask.d.ts").read_text() == MODULE.with_suffix(".d.ts").read_text(), (
-        "copy what the compiler makes of ask.js to ask.d.ts"
-    )
+    assert len(MODULES) == 3
+    for module in MODULES:
+        types = module.with_suffix(".d.ts")
+        made = tmp_path / types.name
+        assert made.read_text() == types.read_text(), f"copy what the compiler makes of {module.name}"
 
 
 def test_it_yields_every_event_once_and_ends_after_the_terminal_one(

@@ -1,4 +1,4 @@
-"""The browser's own `fetch` and `TextDecoderStream`, in a real Chromium, on the text format."""
+"""What a page of anybody's does in a real Chromium: its own `fetch` on the text format, and `/ask.js`."""
 
 import threading
 from collections.abc import Iterator
@@ -36,6 +36,17 @@ async ({ body }) => {
   } catch (error) {
     seen.ended = `${error.name}: ${error.message}`;
   }
+}
+"""
+
+IMPORTING_SCRIPT = """
+async ({ url, messages }) => {
+  const { ask } = await import(`${url}/ask.js`);
+  let text = "";
+  for await (const event of ask(`${url}/ask`, messages)) {
+    if (event.type === "delta") text += event.content;
+  }
+  return text;
 }
 """
 
@@ -149,4 +160,19 @@ def test_a_text_answer_to_a_page_of_another_origin_can_be_read(
         page.goto(f"{pages.url}/healthz")
         page.evaluate(SCRIPT.replace('"/ask', f'"{service.url}/ask'), {"body": HELLO})
         assert end(page)["text"] == "Hello"
+        page.close()
+
+
+def test_a_page_of_another_origin_can_import_the_client_module_and_ask(
+    browser: Browser, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("Hello"), Finish())
+    with (
+        serve(QUICK | {"OPENAI_BASE_URL": upstream.base_url}) as pages,
+        serve(QUICK | {"OPENAI_BASE_URL": upstream.base_url, "ALLOWED_ORIGIN": pages.url}) as service,
+    ):
+        page = browser.new_page(bypass_csp=True)  # it stands for a page of anybody's
+        page.goto(f"{pages.url}/healthz")
+        text = page.evaluate(IMPORTING_SCRIPT, {"url": service.url, "messages": HELLO["messages"]})
+        assert text == "Hello"
         page.close()

@@ -35,6 +35,7 @@ PREFLIGHT = {"Origin": "http://localhost:3000", "Access-Control-Request-Method":
         ("GET /", {}, 200),
         ("GET /", {"headers": {"If-None-Match": "*"}}, 304),
         ("GET /ask.js", {}, 200),
+        ("GET /ask-stream.js", {}, 200),
         ("GET /docs", {}, 200),
         ("GET /redoc", {}, 200),
         ("GET /docs/assets/swagger-ui.css", {}, 200),

@@ -98,7 +98,8 @@ def test_no_route_of_answers_works_without_a_key(service: RunningService) -> Non
 
 
 def test_pages_documents_and_health_need_no_key_and_hold_none(service: RunningService) -> None:
-    for path in ("/", "/ask.js", "/page/main.js", "/docs", "/redoc", "/openapi.json", "/healthz", "/readyz"):
+    pages = ("/", "/ask.js", "/ask-requests.js", "/ask-stream.js", "/page/main.js", "/docs", "/redoc")
+    for path in (*pages, "/openapi.json", "/healthz", "/readyz"):
         response = httpx2.get(service.url + path)
         assert response.status_code == 200, path
         assert "canary" not in response.text

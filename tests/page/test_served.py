@@ -25,6 +25,10 @@ def test_the_page_is_served_under_a_strict_policy(service: RunningService) -> No
     [
         ("/ask.js", "text/javascript; charset=utf-8"),
         ("/ask.d.ts", "text/plain; charset=utf-8"),
+        ("/ask-requests.js", "text/javascript; charset=utf-8"),
+        ("/ask-requests.d.ts", "text/plain; charset=utf-8"),
+        ("/ask-stream.js", "text/javascript; charset=utf-8"),
+        ("/ask-stream.d.ts", "text/plain; charset=utf-8"),
         ("/page/main.js", "text/javascript; charset=utf-8"),
         ("/page/vendor/purify.es.mjs", "text/javascript; charset=utf-8"),
         ("/page/vendor/LICENSE-marked.txt", "text/plain; charset=utf-8"),

@@ -1,4 +1,8 @@
-"""The chat page at `/` and the client module `/ask.js`: plain files, served as they are in the package."""
+"""The chat page at `/` and the client module `/ask.js`: plain files, served as they are in the package.
+
+The client module is `ask.js` with its parts `ask-*.js`, each with the types that the compiler makes of it.
+They lie side by side here and at the root of the site, because they import each other by relative URLs.
+"""
 
 from pathlib import Path
 
@@ -32,7 +36,7 @@ _PAGE_HEADERS = {
 
 
 def routes() -> list[Route]:
-    """Return the page at `/`, the client module beside `/ask`, and their parts under `/page/`."""
+    """Return the page at `/`, the client module beside `/ask`, and the page's parts under `/page/`."""
     return [_route(_address(path), path) for path in served_files(FOLDER)]
 
 
@@ -48,4 +52,4 @@ def _address(path: Path) -> str:
     name = path.relative_to(FOLDER).as_posix()
     if name == "index.html":
         return "/"
-    return f"/{name}" if name in ("ask.js", "ask.d.ts") else f"/page/{name}"
+    return f"/{name}" if name.startswith(("ask.", "ask-")) else f"/page/{name}"

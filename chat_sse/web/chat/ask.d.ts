@@ -9,7 +9,11 @@
  * It has no dependencies and runs in browsers and in Node 18 and later. The wire is server-sent events
  * (WHATWG HTML, "9.2 Server-sent events"), read from `fetch` instead of `EventSource`, which can neither
  * post nor show an error's body.
+ *
+ * The module has two parts beside it, `ask-requests.js` and `ask-stream.js`. A copy needs all three.
  */
+export { AskError } from "./ask-requests.js";
+export { EventStreamParser } from "./ask-stream.js";
 export type ContentPart = {
     type: "text";
     text: string;
@@ -122,6 +126,7 @@ export type OwnAskOptions = {
     max_output_tokens?: number;
 };
 export type AskOptions = Omit<AttachOptions, "lastEventId"> & OwnAskOptions;
+export type StreamMessage = import("./ask-stream.js").StreamMessage;
 /**
  * @typedef {{type: "text", text: string}
  *   | {type: "image_url", image_url: {url: string, detail?: "auto" | "low" | "high"}}} ContentPart
@@ -160,27 +165,7 @@ export type AskOptions = Omit<AttachOptions, "lastEventId"> & OwnAskOptions;
  * @property {number} [max_output_tokens] The server may allow fewer.
  */
 /** @typedef {Omit<AttachOptions, "lastEventId"> & OwnAskOptions} AskOptions */
-/** The server refused: `status` is HTTP's, the rest is the error body, made up where a gateway sent none. */
-export declare class AskError extends Error {
-    status: number;
-    /** The code to program against, such as `rate_limit_error`. */
-    error: string;
-    /** For the person. */
-    content: string;
-    /** For the developer. */
-    details: string;
-    requestId: string;
-    /** Whether asking again can help. */
-    retryable: boolean;
-    /** From `Retry-After`; null when the server named no time. */
-    retryAfterSeconds: number | null;
-    /**
-     * @param {number} status
-     * @param {Partial<ErrorBody>} body
-     * @param {number | null} retryAfterSeconds
-     */
-    constructor(status: number, body: Partial<ErrorBody>, retryAfterSeconds: number | null);
-}
+/** @typedef {import("./ask-stream.js").StreamMessage} StreamMessage */
 /** The network stayed away for too long. The answer may still be running: attach to `id`, or ask with the same key. */
 export declare class ConnectionLost extends Error {
     id: string;
@@ -237,40 +222,4 @@ export declare class Answer {
     } | null, id?: string);
     /** @returns {AsyncGenerator<AskEvent, void, undefined>} */
     [Symbol.asyncIterator](): AsyncGenerator<AskEvent, void, undefined>;
-}
-export type StreamMessage = {
-    /**
-     * The event's name; "message" for unnamed ones.
-     */
-    type: string;
-    data: string;
-    lastEventId: string;
-    /**
-     * Milliseconds, when the field came since the event before.
-     */
-    retry: number | null;
-};
-/**
- * @typedef {object} StreamMessage
- * @property {string} type The event's name; "message" for unnamed ones.
- * @property {string} data
- * @property {string} lastEventId
- * @property {number | null} retry Milliseconds, when the field came since the event before.
- */
-/**
- * The event stream format to the letter: bytes in, split anywhere, events out.
- *
- * Source: WHATWG HTML, "9.2.6 Interpreting an event stream". An event that the stream's end cuts off is not
- * dispatched.
- */
-export declare class EventStreamParser {
-    #private;
-    /** @param {string} [lastEventId] What was last seen before this stream. */
-    constructor(lastEventId?: string);
-    /**
-     * Take the next bytes and give the events that they complete.
-     * @param {Uint8Array} bytes
-     * @returns {StreamMessage[]}
-     */
-    feed(bytes: Uint8Array): StreamMessage[];
 }
