@@ -10,6 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "chat_sse"
 MAX_LINES = 300
+# What a browser runs or shows; `.ts` are the types of the client module.
+PAGE_SUFFIXES = (".js", ".mjs", ".ts", ".css", ".html")
 
 # From the ground up. A room may import rooms of lower floors and itself, and nothing else of this package.
 FLOORS = (
@@ -101,24 +103,36 @@ def fault_of(found: Import) -> str | None:
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
+def is_vendored(path: Path) -> bool:
+    """Tell whether a file is another project's: those have a list of their hashes beside them."""
+    if path.parent.name == "vendor":
+        return True
+    notes = path.parent / "VENDORED.txt"
+    return notes.exists() and f"\n{path.name}  " in notes.read_text()
+
+
+PAGES = sorted(
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob("*")
+    if path.suffix in PAGE_SUFFIXES and not is_vendored(path)
+)
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if path != "__init__.py"])
 def test_a_module_imports_only_what_is_below_it_and_the_libraries_of_its_room(path: str) -> None:
     found = imports_of((PACKAGE / path).read_text(), path)
     assert [fault for one in found if (fault := fault_of(one))] == []
 
 
-# Written here, and to be read as well. `/ask.js` stays one file, which people copy; its types are made of it.
-PAGE_FILES = [
-    path.relative_to(PACKAGE).as_posix()
-    for suffix in ("js", "css", "html")
-    for path in sorted((PACKAGE / "web" / "chat").glob(f"*.{suffix}"))
-    if path.name != "ask.js"
-]
-
-
-@pytest.mark.parametrize("path", [*FILES, *PAGE_FILES])
+@pytest.mark.parametrize("path", [*FILES, *PAGES])
 def test_a_file_is_short_enough_to_read(path: str) -> None:
     assert len((PACKAGE / path).read_text().splitlines()) <= MAX_LINES
+
+
+def test_the_bound_on_lines_holds_for_the_pages_and_not_for_vendored_files() -> None:
+    assert {"web/chat/ask.js", "web/chat/main.js", "web/chat/chat.css", "web/chat/index.html"} <= set(PAGES)
+    assert "web/docs/assets/redoc-page.js" in PAGES
+    assert not {"web/chat/vendor/purify.es.mjs", "web/docs/assets/redoc.standalone.js"} & set(PAGES)
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.endswith("__init__.py")])
