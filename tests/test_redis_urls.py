@@ -1,5 +1,7 @@
 """The ways to a Redis: a password, a database, a Unix socket, TLS; and what is refused."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,3 +53,37 @@ def test_two_processes_share_a_redis(
             read = httpx2.get(right.url + asked.headers["Content-Location"], timeout=30)
             assert text_of(events(read)) == text_of(events(asked)) == "Hello"
             assert PASSWORD not in left.log() + right.log()
+
+
+def sentinel(folder: Path) -> RedisServer:
+    server, config = RedisServer(), folder / "sentinel.conf"
+    config.write_text(f"port {server.port}\nbind 127.0.0.1\nrequirepass {PASSWORD}\n")
+    server.command = ["redis-server", str(config), "--sentinel"]
+    return server
+
+
+def cluster_node(folder: Path) -> RedisServer:
+    return RedisServer("--cluster-enabled", "yes", "--cluster-config-file", str(folder / "nodes.conf"))
+
+
+@pytest.mark.parametrize(("start", "mode"), [(cluster_node, "cluster"), (sentinel, "sentinel")])
+def test_a_redis_that_is_no_single_server_is_refused_at_start(
+    start: Callable[[Path], RedisServer], mode: str, tmp_path: Path
+) -> None:
+    with start(tmp_path) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "chat_sse"],
+            env={
+                "PATH": "",
+                "OPENAI_API_KEY": "sk-test",
+                "CHAT_SSE_PORT": "0",
+                "CHAT_SSE_REDIS_URL": server.url,
+            },
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert f"leads to a Redis in the mode {mode}: it must be a single server" in done.stderr
+    assert PASSWORD not in done.stderr

@@ -18,18 +18,16 @@ class RedisServer:
 
     def __init__(self, *arguments: str) -> None:
         """`arguments`: more of redis-server's options."""
-        self._arguments = arguments
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        bound = ("--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--requirepass", PASSWORD)
+        self.command = ["redis-server", *bound, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start, and return once it answers."""
-        arguments = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--requirepass", PASSWORD]
-        self._process = subprocess.Popen(
-            ["redis-server", *arguments, *self._arguments], stdout=subprocess.DEVNULL
-        )
+        self._process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:

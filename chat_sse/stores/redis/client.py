@@ -18,6 +18,11 @@ from chat_sse.stores.redis.scripts import EPOCH, SCRIPTS
 log = logging.getLogger(__name__)
 
 ROUND_TRIP_SECONDS = 3.0
+SINGLE = "standalone"
+
+
+class WrongMode(Exception):
+    """Redis is there, and is no single server."""
 
 
 class DataLost(RedisError):
@@ -39,6 +44,7 @@ class Client:
         self._commands = commands
         self._loop = asyncio.get_running_loop()
         self._epoch = b""
+        self.mode = ""  # such as "standalone", once it is known
         self._complete_at = 0.0  # on the loop's clock
         self.lease_until = math.inf  # on the loop's clock; nothing is to be lost before the first beat
         self.up = asyncio.Event()
@@ -84,12 +90,27 @@ class Client:
             log.warning("redis.data_lost")
         return was_lost
 
+    def check_mode(self) -> None:
+        """Raise WrongMode for a node of a cluster, and for a sentinel."""
+        if self.mode not in ("", SINGLE):
+            raise WrongMode(
+                f"CHAT_SSE_REDIS_URL leads to a Redis in the mode {self.mode}: it must be a single server"
+            )
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._trips.aclose()
 
     async def _check_epoch(self, connection: Connection) -> None:
-        """Raise DataLost on the first connection to a Redis that has lost its data."""
+        """Raise DataLost on the first connection to a Redis that has lost its data.
+
+        Before the first, find out the server's mode: scripts and channels here are those of a single one.
+        """
+        if not self.mode:
+            await connection.send_command("INFO", "server")
+            self.mode = _mode_of(await connection.read_response())
+            if self.mode != SINGLE:
+                raise RedisError
         _, _, *arguments = self.epoch()
         await connection.send_command("EVAL", EPOCH, *arguments)
         if self.note_epoch(await connection.read_response()):
@@ -106,3 +127,9 @@ class Client:
         else:
             self.up.clear()
             log.warning("redis.down", extra={"fields": {"reason": reason}})
+
+
+def _mode_of(info: bytes) -> str:
+    """Return the server's mode from the section `server` of INFO; one that tells none is single."""
+    fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    return fields.get("redis_mode", SINGLE)

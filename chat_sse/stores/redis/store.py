@@ -66,9 +66,13 @@ class RedisStore:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start its three tasks. Redis may be away: then `check` says so until it is there."""
+        """Start its three tasks. Redis may be away: then `check` says so until it is there.
+
+        Raises WrongMode for a Redis that is no single server.
+        """
         with suppress(StoreUnavailable):
             await self._lease.beat()
+        self._client.check_mode()
         works = {"lease": self._lease.keep(), "exchange": self._exchange(), "listen": self._listener.listen()}
         self._tasks = [spawn(work, f"redis {name}") for name, work in works.items()]
 
