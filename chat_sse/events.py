@@ -17,6 +17,9 @@ from chat_sse.errors import ChatError, ErrorBody, InternalError
 EVENT_ID = r"[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})"
 _EVENT_ID = re.compile(EVENT_ID)
 
+# U+2028, U+2029 and U+0085, which JSON allows in a string as they are.
+_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens, as upstream counted them (OpenAI reference: "The chat completion object", `usage`)."""
@@ -86,6 +89,16 @@ _encode = msgspec.json.Encoder().encode
 TERMINAL_PREFIXES = tuple(
     b'{"type":"%s"' % str(kind.__struct_config__.tag).encode() for kind in get_args(Terminal)
 )
+
+
+def on_one_line(entry: bytes) -> bytes:
+    """Escape in an event's JSON what is a line's end to Unicode, though not to an event stream.
+
+    `iter_lines` of httpx, and Python's `splitlines`, break lines there.
+    """
+    for character, escape in _LINE_ENDS:
+        entry = entry.replace(character, escape)
+    return entry
 
 
 def is_terminal(entry: bytes) -> bool:

@@ -107,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     total_timeout: Seconds = 600
     heartbeat: Seconds = 15
     receive_timeout: Seconds = 30
+    keep_alive: Seconds = 75
     send_timeout: Seconds = 30
     disconnect_grace: SecondsOrNone = 15
     shutdown_grace: SecondsOrNone = 8

@@ -457,3 +457,19 @@ def test_the_default_format_is_what_a_request_gets_that_names_none(upstream: Scr
         assert ask(service.url).json()["content"] == "Hello there!"
         stream = ask(service.url, headers={"Accept": "text/event-stream"})
         assert stream.content.startswith(b"retry: ")
+
+
+@pytest.mark.parametrize("name", ["sse", "ai-sdk"])
+def test_no_line_ends_inside_an_event_whoever_splits_it(
+    name: str, service: RunningService, upstream: ScriptedUpstream
+) -> None:
+    words = ["a\u2028b", "c\u2029", "\x85d", "plain", "é\u2028", "\U0001f642"]
+    upstream.answer(*map(Say, words), Finish())
+    body = ask(service.url + "", params={"format": name}).content.decode()
+    assert body.splitlines() == body.split("\n")[:-1]
+    datas = [line.removeprefix("data: ") for line in body.split("\n") if line.startswith("data: {")]
+    found = [msgspec.json.decode(data) for data in datas]
+    key = "delta" if name == "ai-sdk" else "content"
+    assert "".join(event[key] for event in found if key in event and event["type"] != "error") == "".join(
+        words
+    )

@@ -48,7 +48,10 @@ def chosen(accept: str | None, *, default: str = "sse", wanted: str | None = Non
         ("text/plain; q=0.5, application/json ;q=0.4", "text"),
         ("text/*;q=0.3, text/plain;q=0.7, */*;q=0.1", "text"),
         ("text/event-stream;q=0, */*", "text"),
-        ("text/plain, */*", "text"),
+        ("text/plain, */*", "sse"),
+        ("application/json, text/plain, */*", "sse"),  # axios
+        ("text/plain, */*;q=0.5", "text"),
+        ("text/event-stream, */*", "sse"),
         ("application/json, text/event-stream", "sse"),
         ("text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8", "sse"),
         ("application/json, text/plain;q=nan", "json"),

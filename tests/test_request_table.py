@@ -107,7 +107,7 @@ class Reader:
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     """Threads for readers."""
-    with ThreadPoolExecutor(max_workers=32) as threads:
+    with ThreadPoolExecutor(max_workers=64) as threads:
         yield threads
 
 
@@ -348,8 +348,10 @@ def resumes(service: RunningService, stream_id: str, event_id: str) -> list[tupl
         ("GET", f"{service.url}/ask", header),
         ("GET", f"{service.url}/ask?q=Hello!&id=whatever", header),
         ("GET", f"{service.url}/ask?q=Hello!&last_event_id={event_id}", {}),
+        ("GET", f"{service.url}/ask?q=Hello!&lastEventId={event_id}", {}),
         ("GET", f"{service.url}/ask/{stream_id}", header),
         ("GET", f"{service.url}/ask/{stream_id}?last_event_id={event_id}", {}),
+        ("GET", f"{service.url}/ask/{stream_id}?lastEventId={event_id}", {}),
         ("GET", f"{service.url}/ask/{stream_id}?last_event_id={stream_id}.0", header),
         ("POST", f"{service.url}/ask", header),
     ]

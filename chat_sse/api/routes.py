@@ -16,6 +16,7 @@ from chat_sse.access.origin import Origins
 from chat_sse.access.principal import principal_of
 from chat_sse.api.error_responses import handle_chat_error
 from chat_sse.api.request_body import check_media_type, question_in_url, receive_body
+from chat_sse.api.request_fields import place_of, prefers_async
 from chat_sse.errors import ChatError, InvalidRequest, KeyReused, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
@@ -97,7 +98,7 @@ async def ask(request: Request) -> Response:
 async def ask_by_url(request: Request) -> Response:
     """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
     owner, service, fmt = _owner(request, asks_by_url=True), _service(request), _format(request)
-    if place := header(request.scope, b"last-event-id") or request.query_params.get("last_event_id"):
+    if place := place_of(request):
         return await _resume(request, fmt, owner, place)
     if request.method == "HEAD":
         admit(decode_ask(question_in_url(request, service.max_body_bytes)), service.policy)
@@ -116,7 +117,7 @@ async def attach(request: Request) -> Response:
     """GET /ask/<id>: read an answer from its start, or after the last event seen."""
     stream_id = request.path_params["stream_id"]
     owner, fmt = _owner(request, stream_id), _format(request)
-    place = header(request.scope, b"last-event-id") or request.query_params.get("last_event_id")
+    place = place_of(request)
     if place:
         return await _resume(request, fmt, owner, place, stream_id)
     stream = await _service(request).relay.open(stream_id, owner)
@@ -231,7 +232,7 @@ def _decode(request: Request, body: bytes | bytearray, key: str | None) -> tuple
 
 def _answer(request: Request, fmt: Format, stream: Log, permit: Permit) -> Response:
     limits = permit.headers()
-    if _prefers_async(request):
+    if prefers_async(request):
         token = _service(request).links.token(stream.id, stream.owner)
         location = f"/ask/{stream.id}?token={token}"
         headers = {"Location": location, "Preference-Applied": "respond-async"}
@@ -245,14 +246,6 @@ def _chat_of(request: Request, chat_id: str) -> str:
     So a stranger who learns a chat's id cannot replace the answer that its owner resumes.
     """
     return f"{principal_of(request).client}/{chat_id}"
-
-
-def _prefers_async(request: Request) -> bool:
-    """Return whether `respond-async` is among the preferences. Source: RFC 7240, 2 and 4.1."""
-    if header(request.scope, b"prefer") is None:
-        return False
-    preferences = ",".join(request.headers.getlist("prefer")).split(",")
-    return any(text.partition(";")[0].strip().lower() == "respond-async" for text in preferences)
 
 
 async def _resume(

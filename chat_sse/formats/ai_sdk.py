@@ -20,7 +20,18 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import msgspec
 from starlette.responses import Response
 
-from chat_sse.events import Delta, Done, Event, Failure, Reasoning, Start, Terminal, Usage, decode_event
+from chat_sse.events import (
+    Delta,
+    Done,
+    Event,
+    Failure,
+    Reasoning,
+    Start,
+    Terminal,
+    Usage,
+    decode_event,
+    on_one_line,
+)
 from chat_sse.formats.base import EVENT_STREAM, SCHEMA_REF, Format, Json, Reading
 from chat_sse.formats.sse import Encoder, EventStream
 
@@ -67,7 +78,7 @@ class UiMessageEncoder(Encoder):
         blocks: list[bytes] = []
         for entry in entries:
             event = decode_event(entry)
-            blocks += (b"data: %s\n\n" % _encode(chunk) for chunk in self._chunks(event))
+            blocks += (b"data: %s\n\n" % on_one_line(_encode(chunk)) for chunk in self._chunks(event))
             if isinstance(event, Terminal):
                 blocks.append(DONE)
         return b"".join(blocks)

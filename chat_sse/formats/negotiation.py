@@ -7,6 +7,9 @@ from functools import lru_cache
 from chat_sse.errors import NotAcceptable
 from chat_sse.formats.base import Format
 
+# HTTP clients list these, with `*/*` beside them, for whatever they ask (axios does): they want none of them.
+USUAL_TYPES = ("application/json", "text/plain")
+
 _WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
@@ -15,9 +18,9 @@ _WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 def choose(formats: tuple[Format, ...], *, default: str, wanted: str | None, accept: str | None) -> Format:
     """Return the format that `?format=` names, or else the best for `Accept`.
 
-    Of formats with the same weight, one whose media type is named wins over those that a wildcard covers;
-    then the default, then the order of `formats`. A media type names the first format that has it; another
-    format of the same type is chosen by `?format=`, or as the default.
+    Of formats with the same weight, one whose media type is named wins over those that a wildcard covers,
+    unless it is one of USUAL_TYPES; then the default, then the order of `formats`. A media type names the
+    first format that has it; another format of the same type is chosen by `?format=`, or as the default.
 
     Raises NotAcceptable, which lists the formats.
     """
@@ -31,6 +34,8 @@ def choose(formats: tuple[Format, ...], *, default: str, wanted: str | None, acc
 
     def rank(fmt: Format) -> tuple[float, bool, bool]:
         is_named = fmt.media_type in ranges and owners[fmt.media_type] is fmt
+        if fmt.media_type in USUAL_TYPES and ranges.get("*/*") == ranges.get(fmt.media_type):
+            is_named = False
         return _quality(fmt.media_type, ranges), is_named, fmt.name == default
 
     best = max(formats, key=rank)  # the first of equals

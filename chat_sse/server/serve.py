@@ -91,6 +91,7 @@ def _serve(settings: Settings, local_model: str | None, own_redis: OwnRedis | No
         log_config=None,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # it is only given to a timer
         timeout_graceful_shutdown=EXIT_SECONDS,
     )
     listening = config.bind_socket()

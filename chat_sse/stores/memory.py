@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from chat_sse.errors import ChatError, KeyReused, StreamNotFound
-from chat_sse.events import Done, Event, Failure, Subscriber, Terminal
+from chat_sse.events import Done, Event, Failure, Subscriber, Terminal, on_one_line
 from chat_sse.stores.base import Extent, Log, LogSpec
 
 _encode = msgspec.json.Encoder().encode
@@ -62,6 +62,8 @@ class MemoryLog:
         first = len(self._entries)
         for event in events:
             entry = _encode(event)
+            if not entry.isascii():
+                entry = on_one_line(entry)
             self._entries.append(entry)
             self.size += len(entry)
             if isinstance(event, (Done, Failure)):
@@ -75,6 +77,8 @@ class MemoryLog:
         """Append, as `Log.append_entry` promises."""
         if self.sealed:
             return False
+        if not entry.isascii():
+            entry = on_one_line(entry)
         entries = self._entries
         entries.append(entry)
         self.size += len(entry)
