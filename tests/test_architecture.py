@@ -16,7 +16,7 @@ PAGE_SUFFIXES = (".js", ".mjs", ".ts", ".css", ".html")
 # From the ground up. A room may import rooms of lower floors and itself, and nothing else of this package.
 FLOORS = (
     {"errors"},
-    {"events", "redis_access", "target"},
+    {"child_process", "events", "redis_access", "target"},
     {"messages", "models_file"},
     {"settings"},
     {"access", "formats", "limits", "observe", "stores", "upstreams"},
@@ -47,7 +47,7 @@ LIBRARIES = {
     "sse_starlette": ("app.py", "formats/"),
     "starlette": ("access/", "api/", "app.py", "formats/", "observe/", "web/"),
     "uvicorn": ("server/",),
-    "xllamacpp": ("upstreams/local.py",),
+    "xllamacpp": ("upstreams/local_server.py",),
 }
 
 

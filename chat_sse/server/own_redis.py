@@ -1,28 +1,33 @@
 """A Redis of the service's own, for several workers on one host without any set-up.
 
-It listens on a Unix socket in a private folder, keeps nothing on disk, and ends with the service. Any
-`redis-server` or `valkey-server` on PATH will do.
+It listens on a Unix socket in a private folder, keeps nothing on disk, and ends with the service: with the
+last of its processes, since workers whose supervisor was killed still drain. Any `redis-server` or
+`valkey-server` on PATH will do.
 """
 
 import logging
+import os
 import shutil
 import socket
 import subprocess
 import tempfile
-import time
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from urllib.parse import quote
+
+from chat_sse.child_process import end_child, first_line, start_child
 
 log = logging.getLogger(__name__)
 
 PROGRAMS = ("redis-server", "valkey-server")
+KEEPER = str(Path(__file__).with_name("redis_keeper.py"))
 # Running answers, and the limits' counts; the finished answers have the rest.
 RUNNING_BYTES = 256 * 1_048_576
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
-
-# Runs a program until it ends, or until standard input does: with the pipe that this process holds, whatever
-# becomes of this process.
-TIED = '"$@" </dev/null & own=$!; { cat >/dev/null; kill "$own"; } <&3 3<&- & exec 3<&-; wait "$own"'
+# Of a Unix socket's address: 108 on Linux and 104 on macOS, with the zero at its end.
+MAX_PATH_BYTES = 103
 
 
 class RedisMissing(Exception):
@@ -31,74 +36,84 @@ class RedisMissing(Exception):
 
 def find_program() -> str:
     """Return the path of a server. Raises RedisMissing."""
-    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    found = next(filter(None, map(shutil.which, PROGRAMS)), None) if hasattr(socket, "AF_UNIX") else None
     if found is None:
         raise RedisMissing(
-            "several workers need a log that they share: install redis-server (or valkey-server), "
-            "or set CHAT_SSE_REDIS_URL"
+            "several workers need a log that they share: install redis-server or valkey-server "
+            "(apt install redis-server), or set CHAT_SSE_REDIS_URL"
         )
     return found
 
 
 class OwnRedis:
-    """A server that is started here, and again when it dies."""
+    """A server that is started here, and again when it dies.
+
+    `lifeline`: the server goes on while any process has it open. Each worker gets it.
+    """
 
     def __init__(self, program: str, max_kept_bytes: int) -> None:
-        """`max_kept_bytes`: of finished answers, which take somewhat more in Redis."""
+        """Make the folder. `max_kept_bytes`: of finished answers, which take somewhat more in Redis.
+
+        Raises RedisMissing when there can be no folder.
+        """
         self.program = program
-        self._folder = tempfile.TemporaryDirectory(prefix="chat-sse-")  # of mode 0700
-        self._path = Path(self._folder.name) / "redis.sock"
+        self._folder = _private_folder()
+        self._path = self._folder / "redis.sock"
         memory = RUNNING_BYTES + 2 * max_kept_bytes
         self._command = [
             *(program, "--port", "0", "--unixsocket", str(self._path), "--unixsocketperm", "600"),
-            *("--save", "", "--appendonly", "no", "--dir", self._folder.name),
+            *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
             *("--maxmemory", str(memory), "--maxmemory-policy", "noeviction"),
         ]
-        self.url = f"unix://{self._path}?db=0"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{quote(str(self._path))}?db=0"
+        self._read_end, self.lifeline = Pipe(duplex=False)
+        self._keeper: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and return once it listens. Raises RedisMissing."""
-        self._process = subprocess.Popen(  # noqa: S603  (found on PATH)
-            ["/bin/sh", "-c", f"exec 3<&0; {TIED}", "sh", *self._command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in a terminal is for the service, which drains first
-        )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._listens():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.close()
-                raise RedisMissing(f"{self._command[0]} does not start: set CHAT_SSE_REDIS_URL")
-            time.sleep(0.01)
+        self._keeper = self._spawn()
+        if not first_line(self._keeper, START_SECONDS):
+            self.close()
+            raise RedisMissing(f"{self.program} does not start: try it by hand, or set CHAT_SSE_REDIS_URL")
 
     def keep_alive(self) -> None:
         """Start it again if it has died; its clients make their answers known again."""
-        if self._process is not None and self._process.poll() is not None:
-            log.error("redis.died", extra={"fields": {"exit_code": self._process.returncode}})
-            self.start()
+        if self._keeper is not None and (code := self._keeper.poll()) is not None:
+            log.error("redis.died", extra={"fields": {"exit_code": code}})
+            end_child(self._keeper)
+            self._keeper = self._spawn()
 
     def close(self) -> None:
         """End it, and remove its folder."""
-        self._end()
-        self._folder.cleanup()
-
-    def _end(self) -> None:
-        if self._process is not None:
-            with self._process as process:
-                assert process.stdin is not None  # noqa: S101  (a pipe)
-                process.stdin.close()
-                try:
-                    process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            self._process = None
-
-    def _listens(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
+        self.lifeline.close()
+        self._read_end.close()
+        if self._keeper is not None:
             try:
-                probe.connect(str(self._path))
-            except OSError:
-                return False
-        return True
+                self._keeper.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.warning("redis.killed")
+            end_child(self._keeper)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return start_child(
+            KEEPER, str(self._folder), str(self._path), *self._command, stdin=self._read_end.fileno()
+        )
+
+
+def lifeline_of(own_redis: OwnRedis | None) -> Connection | None:
+    """Return what a worker keeps open, if there is such a server."""
+    return None if own_redis is None else own_redis.lifeline
+
+
+def _private_folder() -> Path:
+    """Make a folder of mode 0700 in which a socket's path is not too long. Raises RedisMissing."""
+    try:
+        usual = tempfile.gettempdir()
+        room = len(os.fsencode(f"{usual}/chat-sse-12345678/redis.sock")) <= MAX_PATH_BYTES
+        return Path(tempfile.mkdtemp(prefix="chat-sse-", dir=usual if room else "/tmp"))  # noqa: S108
+    except OSError as exc:
+        raise RedisMissing(
+            f"several workers need a folder for their Redis's socket, and none can be made ({exc.strerror}): "
+            "set TMPDIR, or CHAT_SSE_REDIS_URL"
+        ) from exc

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from multiprocessing.connection import Connection
 from types import FrameType
 
 import click
@@ -24,7 +25,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from chat_sse.api.routes import Service
 from chat_sse.observe.logging import configure_logging
-from chat_sse.server.own_redis import OwnRedis
+from chat_sse.server.own_redis import OwnRedis, lifeline_of
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +104,17 @@ class WorkerServer(DrainingServer):
 class Worker(Process):
     """A worker process, as its supervisor sees it. The object is pickled into the new process."""
 
-    def __init__(self, config: uvicorn.Config, listening: socket.socket, log_as: tuple[str, str]) -> None:
-        """`log_as`: level and format."""
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listening: socket.socket,
+        log_as: tuple[str, str],
+        lifeline: Connection | None,
+    ) -> None:
+        """`log_as`: level and format. `lifeline`: held open, for the service's own Redis."""
         super().__init__(config, [listening])
         self._log_as = log_as
+        self._lifeline = lifeline
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Run the server; called in the new process."""
@@ -188,7 +196,7 @@ class Supervisor(Multiprocess):
     def _start(self) -> Worker:
         # Open in the worker only, so that it closes when the worker dies and others get its connections.
         with beside(self._listening) as listening:
-            worker = Worker(self.config, listening, self._log_as)
+            worker = Worker(self.config, listening, self._log_as, lifeline_of(self._own_redis))
             worker.start()
         return worker
 
