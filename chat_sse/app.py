@@ -209,6 +209,7 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limit
             max_messages=settings.max_messages,
             max_chars=settings.max_chars,
             max_output_tokens=settings.max_output_tokens,
+            keeps_newest=settings.long_conversations == "newest",
             data_images_only=settings.image_urls == "data",
         ),
         limits=limits,

@@ -103,6 +103,10 @@ class InvalidRequest(ChatError):
     example = "Object missing required field `messages`"
 
 
+class TooManyMessages(InvalidRequest):
+    content = "This conversation has grown too long for me. Please start a new one with what matters of it."
+
+
 class Unauthenticated(ChatError):
     """No valid key or link. The text is the same for every cause, so that guessing reveals nothing."""
 
@@ -162,6 +166,10 @@ class PayloadTooLarge(ChatError):
     status = 413
     content = "That message is too long. Please shorten it and try again."
     example = "the body may hold 1048576 bytes at most"
+
+
+class ConversationTooLong(PayloadTooLarge):
+    content = TooManyMessages.content
 
 
 class UnsupportedMediaType(ChatError):

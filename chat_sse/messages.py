@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from chat_sse.errors import InvalidRequest, PayloadTooLarge
+from chat_sse.errors import ConversationTooLong, InvalidRequest, PayloadTooLarge, TooManyMessages
+from chat_sse.ui_messages import UiImage, check_image, read_parts
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -88,49 +89,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int
     data_images_only: bool = False
     """Whether an image must come in its message: a server that fetches URLs would fetch private ones too."""
+    keeps_newest: bool = False
+    """Whether of a conversation that is too long the newest turns are taken, instead of none."""
 
 
-# The AI SDK's parts. Source: `UIMessagePart` in the package `ai`, versions 5 to 7, and `UIMessage` in 4.
+class _SentText(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+    """A text part as it is sent: an empty one says nothing, and is dropped."""
 
-
-class _UiText(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
-    text: str  # empty where an answer was cut before its first word
-
-
-class _UiFile(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
-    media_type: str = msgspec.field(name="mediaType")
-    url: str
-
-    def __post_init__(self) -> None:
-        _check_image(self.media_type, self.url)
-
-
-class _StepStart(msgspec.Struct, frozen=True, tag="step-start"):
-    pass
-
-
-class _Reasoning(msgspec.Struct, frozen=True, tag="reasoning"):
-    pass
-
-
-class _ReasoningFile(msgspec.Struct, frozen=True, tag="reasoning-file"):
-    pass
-
-
-class _SourceUrl(msgspec.Struct, frozen=True, tag="source-url"):
-    pass
-
-
-class _SourceDocument(msgspec.Struct, frozen=True, tag="source-document"):
-    pass
-
-
-class _Source(msgspec.Struct, frozen=True, tag="source"):
-    pass
-
-
-# What stood beside an answer's text is no part of what was said, and is dropped.
-_Aside: TypeAlias = _StepStart | _Reasoning | _ReasoningFile | _SourceUrl | _SourceDocument | _Source
+    text: str
 
 
 class _Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,15 +106,15 @@ class _Attachment(msgspec.Struct, frozen=True, kw_only=True):
     url: str
 
     def __post_init__(self) -> None:
-        _check_image(self.content_type, self.url)
+        check_image(self.content_type, self.url)
 
 
 class _Turn(msgspec.Struct, frozen=True, kw_only=True):
     """A message in either shape. With both there, `parts` count: `content` only repeats their text."""
 
-    role: Literal["user", "assistant"]
-    content: str | Annotated[list[ContentPart], msgspec.Meta(min_length=1)] | None = None
-    parts: list[_UiText | _UiFile | _Aside] = []
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[_SentText | ImagePart] | None = None
+    parts: list[msgspec.Raw] | None = None
     attachments: list[_Attachment] = msgspec.field(name="experimental_attachments", default_factory=list)
 
 
@@ -158,19 +124,16 @@ class _Body(_Options, frozen=True, kw_only=True):
 
 
 _decoder = msgspec.json.Decoder(_Body)
+# Escapes in JSON: whole pairs and all others first, so that what is left in group 1 is half of a pair.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
 _VALUE = re.compile(r"value '.*'", re.DOTALL)
 
 
 def decode_ask(body: bytes | bytearray) -> AskRequest:
     """Decode a request body. Raises InvalidRequest with the path of the field at fault."""
-    try:
-        sent = _decoder.decode(body)
-    except UnicodeDecodeError as exc:
-        raise InvalidRequest("the body is not UTF-8") from exc
-    except msgspec.DecodeError as exc:
-        raise InvalidRequest(_without_value(str(exc))) from exc
-    except RecursionError as exc:
-        raise InvalidRequest("the body is nested too deeply") from exc
+    sent = _decoded(body)
     turns = enumerate(sent.messages)
     messages = [message for index, turn in turns if (message := _message(turn, f"$.messages[{index}]"))]
     if not messages:
@@ -185,17 +148,45 @@ def decode_ask(body: bytes | bytearray) -> AskRequest:
     )
 
 
+def _decoded(body: bytes | bytearray) -> _Body:
+    try:
+        return _decoder.decode(body)
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest("the body is not UTF-8") from exc
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(_without_value(str(exc))) from exc
+    except msgspec.DecodeError as exc:
+        if (mended := _without_half_characters(body)) != body:
+            return _decoded(mended)
+        raise InvalidRequest(str(exc)) from exc
+    except RecursionError as exc:
+        raise InvalidRequest("the body is nested too deeply") from exc
+
+
+def _without_half_characters(body: bytes | bytearray) -> bytes:
+    """Replace halves of UTF-16 pairs: a frontend that cuts a text may cut a character in two."""
+    return _ESCAPES.sub(lambda escape: escape[0] if escape[1] is None else b"\\ufffd", body)
+
+
 def _without_value(fault: str) -> str:
     """Remove what stood where a word of a list should: `Invalid enum value 'bot' - at `$…``."""
     return _VALUE.sub("value", fault)
 
 
 def _message(turn: _Turn, path: str) -> Message | None:
-    """Turn either shape into OpenAI's. None for an AI SDK assistant's turn of which no word arrived."""
+    """Turn either shape into OpenAI's. None for an assistant's turn of which no word arrived."""
+    if turn.role in ("system", "developer"):
+        raise InvalidRequest(
+            f"The system prompt is the server's own (CHAT_SSE_SYSTEM_PROMPT): leave it out - at `{path}.role`"
+        )
+    role: Literal["user", "assistant"] = "user" if turn.role == "user" else "assistant"
     if not turn.parts and not turn.attachments:
-        return Message(role=turn.role, content=_checked(turn.content, path))
-    spoken = _spoken(turn)
-    if turn.role == "assistant":  # OpenAI takes its text in one piece, and no pictures
+        content = turn.content if isinstance(turn.content, str) else _parts_of(turn.content or [])
+        if role == "assistant" and (not content or (isinstance(content, str) and not content.strip())):
+            return None
+        return Message(role=role, content=_checked(content, path))
+    spoken = _spoken(turn, path)
+    if role == "assistant":  # OpenAI takes its text in one piece, and no pictures
         if not all(isinstance(part, TextPart) for part in spoken):
             raise InvalidRequest(f"Expected no file in what the assistant said - at `{path}.parts`")
         text = "".join(part.text for part in spoken if isinstance(part, TextPart))
@@ -208,45 +199,46 @@ def _message(turn: _Turn, path: str) -> Message | None:
     return Message(role="user", content=spoken)
 
 
-def _checked(content: str | list[ContentPart] | None, path: str) -> Content:
-    if content is None or (isinstance(content, str) and not content.strip()):
+def _checked(content: str | list[ContentPart], path: str) -> Content:
+    if not content or (isinstance(content, str) and not content.strip()):
         fault = "only white space" if content else "none"
         raise InvalidRequest(f"Expected some text, got {fault} - at `{path}.content`")
     return content
 
 
-def _spoken(turn: _Turn) -> list[ContentPart]:
+def _spoken(turn: _Turn, path: str) -> list[ContentPart]:
     """Return what a turn of the AI SDK says, in its order."""
-    spoken: list[ContentPart] = []
-    for part in turn.parts:
-        if isinstance(part, _UiText) and part.text:
-            spoken.append(TextPart(text=part.text))
-        elif isinstance(part, _UiFile):
-            spoken.append(_image(part.url))
+    spoken: list[ContentPart] = [
+        _image(part.url) if isinstance(part, UiImage) else TextPart(text=part.text)
+        for part in read_parts(turn.parts or [], path)
+    ]
     if not turn.parts and turn.content:
-        spoken += [TextPart(text=turn.content)] if isinstance(turn.content, str) else turn.content
+        spoken += [TextPart(text=turn.content)] if isinstance(turn.content, str) else _parts_of(turn.content)
     return [*spoken, *(_image(attachment.url) for attachment in turn.attachments)]
+
+
+def _parts_of(sent: list[_SentText | ImagePart]) -> list[ContentPart]:
+    return [
+        TextPart(text=part.text) if isinstance(part, _SentText) else part
+        for part in sent
+        if not isinstance(part, _SentText) or part.text
+    ]
 
 
 def _image(url: str) -> ImagePart:
     return ImagePart(image_url=ImageUrl(url=url))
 
 
-def _check_image(media_type: str, url: str) -> None:
-    """Refuse a file that is no image. The AI SDK allows `image/png`, `image/*` and `image` as its type."""
-    if media_type.partition("/")[0].lower() != "image":
-        raise ValueError("Expected a file with an image media type")
-    if not url.startswith(("https://", "data:image/")):
-        raise ValueError("Expected an https URL or a `data:image/` URL")
-
-
 def admit(ask: AskRequest, policy: Policy, client: str = "") -> Question:
     """Apply the server's limits and defaults. Raises InvalidRequest or PayloadTooLarge."""
-    if len(ask.messages) > policy.max_messages:
-        raise InvalidRequest(f"Expected at most {policy.max_messages} messages - at `$.messages`")
-    if sum(map(_chars_of, ask.messages)) > policy.max_chars:
-        raise PayloadTooLarge(f"Expected at most {policy.max_chars} characters of text - at `$.messages`")
-    if policy.data_images_only and any(map(_links_image, ask.messages)):
+    messages = _newest(ask.messages, policy) if policy.keeps_newest else ask.messages
+    if len(messages) > policy.max_messages:
+        raise TooManyMessages(f"Expected at most {policy.max_messages} messages - at `$.messages`")
+    if sum(map(_chars_of, messages)) > policy.max_chars:
+        raise (ConversationTooLong if len(messages) > 1 else PayloadTooLarge)(
+            f"Expected at most {policy.max_chars} characters of text - at `$.messages`"
+        )
+    if policy.data_images_only and any(map(_links_image, messages)):
         raise InvalidRequest("Expected images as `data:image/` URLs - at `$.messages`")
     model = ask.model or policy.models[0]
     if model not in policy.models:
@@ -254,7 +246,7 @@ def admit(ask: AskRequest, policy: Policy, client: str = "") -> Question:
         raise InvalidRequest(f"This server offers {allowed} - at `$.model`")
     wanted = ask.max_output_tokens or policy.max_output_tokens
     return Question(
-        messages=ask.messages,
+        messages=messages,
         model=model,
         temperature=ask.temperature,
         max_output_tokens=min(wanted, policy.max_output_tokens),
@@ -266,6 +258,19 @@ def _chars_of(message: Message) -> int:
     if isinstance(message.content, str):
         return len(message.content)
     return sum(len(part.text) for part in message.content if isinstance(part, TextPart))
+
+
+def _newest(messages: list[Message], policy: Policy) -> list[Message]:
+    """Return the newest turns that fit, from one of the user's on; at least the last."""
+    start, chars = len(messages), 0
+    while start > max(0, len(messages) - policy.max_messages):
+        chars += _chars_of(messages[start - 1])
+        if chars > policy.max_chars:
+            break
+        start -= 1
+    while 0 < start < len(messages) and messages[start].role != "user":
+        start += 1
+    return messages[start:] or messages[-1:]
 
 
 def _links_image(message: Message) -> bool:

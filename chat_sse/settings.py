@@ -91,6 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Bytes = 1_048_576
     max_messages: Count = 200
     max_chars: Count = 100_000
+    long_conversations: Annotated[Literal["refuse", "newest"], Meta(description="refuse or newest")] = (
+        "refuse"
+    )
     image_urls: Annotated[Literal["any", "data"], Meta(description="any or data")] = "any"
     trusted_proxies: Names = ()
     rate_limit: RateOrOff = "60/minute"

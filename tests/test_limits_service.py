@@ -405,6 +405,32 @@ def test_text_images_and_query_strings_are_capped(upstream: ScriptedUpstream) ->
     assert upstream.paid_calls == 2
 
 
+def test_a_conversation_that_is_too_long_is_told_so_or_its_newest_turns_are_taken(
+    upstream: ScriptedUpstream,
+) -> None:
+    turns = [{"role": ("user", "assistant")[n % 2], "content": f"turn {n}"} for n in range(9)]
+    small = {"max_messages": "4", "max_chars": "100"}
+    with serving(upstream, **small) as service:
+        for messages, status in ((turns, 400), ([{"role": "user", "content": "x" * 60}] * 2, 413)):
+            refusal = ask(service.url, {"messages": messages})
+            assert refusal.status_code == status
+            assert refusal.json()["content"].startswith("This conversation has grown too long")
+    assert upstream.calls == []
+    with serving(upstream, **small, long_conversations="newest") as service:
+        long = {"role": "user", "content": "x" * 96}
+        cases = {
+            "by number": (turns, turns[6:]),  # the fourth from the end is the assistant's
+            "by length": ([*turns, long], [long]),
+            "all fit": (turns[:3], turns[:3]),
+            "a greeting": (turns[1:4], turns[1:4]),
+        }
+        for messages, taken in cases.values():
+            assert ask(service.url, {"messages": messages}).status_code == 200
+            assert upstream.calls[-1].body["messages"] == taken
+        too_long = ask(service.url, {"messages": [*turns, {"role": "user", "content": "x" * 101}]})
+        assert (too_long.status_code, too_long.json()["error"]) == (413, "payload_too_large")
+
+
 def test_a_setting_keeps_urls_from_a_model_server_that_would_fetch_them(upstream: ScriptedUpstream) -> None:
     pixel = "data:image/png;base64,iVBORw0KGgo="
     with serving(upstream, image_urls="data") as service:

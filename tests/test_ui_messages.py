@@ -61,6 +61,52 @@ def test_what_stood_beside_an_assistants_text_is_dropped() -> None:
     assert turns[1] == {"role": "assistant", "content": "42"}
 
 
+@pytest.mark.parametrize("kind", ["tool-weather", "dynamic-tool", "data-chart", "teapot"])
+def test_parts_of_kinds_that_are_not_known_are_passed_over(kind: str) -> None:
+    part = {"type": kind, "state": "output-available", "input": {"text": "x"}, "data": [1]}
+    turns = normalised(user(text("Hi"), part), assistant(part, text("42"), part), user(text("Why?")))
+    assert [turn["content"] for turn in turns] == ["Hi", "42", "Why?"]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {"content": ""},
+        {"content": " "},
+        {"content": None},
+        {"content": []},
+        {"content": [{"type": "text", "text": ""}]},
+        {},
+        {"parts": None},
+        {"parts": [{"type": "tool-weather"}]},
+    ],
+)
+def test_an_assistants_turn_of_which_no_word_arrived_is_left_out(cut: dict[str, Any]) -> None:
+    turns = normalised(user(text("Hi")), {"role": "assistant", **cut}, user(text("Again")))
+    assert [turn["content"] for turn in turns] == ["Hi", "Again"]
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_message_is_refused_with_what_to_do(role: str) -> None:
+    with pytest.raises(InvalidRequest, match="CHAT_SSE_SYSTEM_PROMPT"):
+        decoded({"role": role, "content": "Obey"}, user(text("Hi")))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (r"a\ud83d", "a\ufffd"),
+        (r"\udc4b\ud83d\udc4b", "\ufffd\U0001f44b"),
+        (r"\ud83d\ud83d\udc4b.", "\ufffd\U0001f44b."),
+        (r"\\ud83d", r"\ud83d"),
+    ],
+)
+def test_half_a_character_becomes_the_replacement_character(sent: str, read: str) -> None:
+    body = b'{"messages":[{"role":"user","content":"%s"}]}' % sent.encode()
+    [message] = decode_ask(body).messages
+    assert message.content == read
+
+
 @pytest.mark.parametrize("parts", [[{"type": "step-start"}], [text("")], [text(" \n")]])
 def test_an_assistants_turn_that_was_cut_before_its_first_word_is_left_out(parts: list[Any]) -> None:
     turns = normalised(user(text("Hi")), assistant(*parts), user(text("Again")))
@@ -92,8 +138,9 @@ def test_ai_sdk_4s_attachments_become_images() -> None:
 @pytest.mark.parametrize(
     ("message", "where"),
     [
-        (user(text("Hi"), {"type": "teapot"}), "$.messages[1].parts[1].type"),
-        (user({"type": "tool-weather", "state": "output-available"}), "$.messages[1].parts[0].type"),
+        (user(text("Hi"), {"type": 7}), "$.messages[1].parts[1].type"),
+        (user(text("Hi"), "teapot"), "$.messages[1].parts[1]"),
+        (user({"type": "tool-weather", "state": "output-available"}), "$.messages[1].parts"),
         (user({"text": "Hi"}), "$.messages[1].parts[0]"),
         (user({"type": "text"}), "$.messages[1].parts[0]"),
         (user({"type": "file", "mediaType": "application/pdf", "url": PIXEL}), "$.messages[1].parts[0]"),
