@@ -1,0 +1,66 @@
+"""A real nginx, in a folder of its own, with the blocks of `http` that a test gives it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_SECONDS = 10.0
+STOP_SECONDS = 10.0
+
+CONFIG = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 1000; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {blocks}
+}}
+"""
+
+
+@contextmanager
+def run_nginx(folder: Path, blocks: str, port: int) -> Iterator[str]:
+    """Run it until the exit, and give its URL. `blocks` must listen on the loopback port."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert program is not None, "nginx is not installed"
+    folder.mkdir(exist_ok=True)
+    config = folder / "nginx.conf"
+    config.write_text(CONFIG.format(folder=folder, blocks=blocks))
+    log = folder / "start.log"
+    process = subprocess.Popen([program, "-p", str(folder), "-e", str(log), "-c", str(config)])
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _listens(port):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "nginx did not start"
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait(STOP_SECONDS)
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
