@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from chat_sse.errors import StoreUnavailable
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
+Call: TypeAlias = tuple[Sequence[Command], asyncio.Future[list[Any]]]
 
 # One round trip's, so that no other client of Redis waits long for its end.
 CALLS_AT_ONCE = 500
@@ -72,8 +73,8 @@ def unavailable() -> StoreUnavailable:
 class RoundTrips:
     """Sends the commands of all callers together: one round trip is under way, the next one is gathering.
 
-    However many call at once, none waits for a connection, and each waits for two round trips at most. It
-    takes a tenth of the time that redis-py's client takes, which would bound, pool and trace each command.
+    However many call at once, none waits for a connection, and each waits for two round trips at most.
+    redis-py's client would bound, pool and trace each command by itself, which takes longer than the trip.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class RoundTrips:
         self._scripts = scripts
         self._seconds = seconds
         self._on_outcome = on_outcome
-        self._gathered: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+        self._gathered: list[Call] = []
         self._task: asyncio.Task[None] | None = None
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
@@ -112,19 +113,22 @@ class RoundTrips:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        _fail(self._gathered)
         await self._connection.disconnect(nowait=True)
 
     async def _send_all(self) -> None:
         try:
-            while gathered := [call for call in self._gathered[:CALLS_AT_ONCE] if not call[1].done()]:
+            while self._gathered:
+                gathered = self._gathered[:CALLS_AT_ONCE]
                 del self._gathered[:CALLS_AT_ONCE]
-                await self._send(gathered)
+                if wanted := [call for call in gathered if not call[1].done()]:  # cancelled
+                    await self._send(wanted)
         finally:
             self._task = None
             gathered, self._gathered = self._gathered, []
             _fail(gathered)
 
-    async def _send(self, gathered: "list[tuple[Sequence[Command], asyncio.Future[list[Any]]]]") -> None:
+    async def _send(self, gathered: list[Call]) -> None:
         """Make one round trip, and hand everybody their results."""
         error = None
         try:
@@ -176,7 +180,7 @@ class RoundTrips:
         return results
 
 
-def _fail(gathered: "list[tuple[Sequence[Command], asyncio.Future[list[Any]]]]") -> None:
+def _fail(gathered: list[Call]) -> None:
     """Tell those who have got no result that there is none."""
     for _, results in gathered:
         if not results.done():
