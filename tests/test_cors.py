@@ -26,7 +26,9 @@ def test_the_allowed_origin_may_call_and_see_our_headers(
 
 
 def test_a_preflight_allows_our_methods_and_headers(service: RunningService) -> None:
-    wanted = ["authorization", "content-type", "idempotency-key", "last-event-id", "prefer"]
+    wanted = ["authorization", "content-type", "idempotency-key", "last-event-id", "prefer", "x-request-id"]
+    wanted += ["user-agent", "cache-control", "pragma", "x-requested-with"]  # of browsers and their libraries
+    wanted += ["traceparent", "tracestate", "baggage", "sentry-trace"]  # of tracing
     response = httpx2.options(
         f"{service.url}/ask",
         headers={
