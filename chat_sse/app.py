@@ -48,7 +48,7 @@ from chat_sse.web.docs.pages import documentation
 CORS_METHODS = ("GET", "POST", "DELETE")
 CORS_REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id"),
-    # What clients and tracing add by themselves: none of it is obeyed, and a refused one would be a dead page.
+    # What clients and tracing add by themselves: none of it is obeyed, and refusing one would stop a page.
     *("Baggage", "Cache-Control", "Pragma", "Sentry-Trace", "Traceparent", "Tracestate"),
     *("User-Agent", "X-Requested-With"),
 )
