@@ -58,13 +58,13 @@ class ChatError(Exception):
     """Base of all errors that a client sees.
 
     `details` must not hold secrets or any part of a prompt or an answer; `example` is one for the docs.
-    `retry_after` is in seconds, `headers` are those of the response.
+    `retry_after` is in seconds, `headers` are those of the response, `content` replaces the class's.
     `may_cost`: upstream may charge for the failed call, so the same question is not asked again.
     """
 
     code: ClassVar[str]
     status: ClassVar[int]
-    content: ClassVar[str]
+    content: str
     example: ClassVar[str] = ""
     retryable: bool = False
     may_cost: bool = False
@@ -77,8 +77,10 @@ class ChatError(Exception):
         retry_after: float | None = None,
         may_cost: bool | None = None,
         headers: Mapping[str, str] | None = None,
+        content: str | None = None,
     ) -> None:
         super().__init__(details)
+        self.content = content or self.content
         self.details = details
         self.retry_after = retry_after
         self.headers = headers or {}
@@ -101,10 +103,6 @@ class InvalidRequest(ChatError):
     status = 400
     content = "I could not understand that request. Please check your message and try again."
     example = "Object missing required field `messages`"
-
-
-class TooManyMessages(InvalidRequest):
-    content = "This conversation has grown too long for me. Please start a new one with what matters of it."
 
 
 class Unauthenticated(ChatError):
@@ -166,10 +164,6 @@ class PayloadTooLarge(ChatError):
     status = 413
     content = "That message is too long. Please shorten it and try again."
     example = "the body may hold 1048576 bytes at most"
-
-
-class ConversationTooLong(PayloadTooLarge):
-    content = TooManyMessages.content
 
 
 class UnsupportedMediaType(ChatError):

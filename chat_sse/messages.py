@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from chat_sse.errors import ConversationTooLong, InvalidRequest, PayloadTooLarge, TooManyMessages
+from chat_sse.errors import InvalidRequest, PayloadTooLarge
 from chat_sse.ui_messages import UiImage, check_image, read_parts
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
@@ -19,6 +19,10 @@ Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 MAX_CHAT_ID_CHARS = 200
 # Of an idempotency key.
 MAX_KEY_CHARS = 255
+
+CONVERSATION_TOO_LONG = (
+    "This conversation has grown too long for me. Please start a new one with what matters of it."
+)
 
 
 class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
@@ -233,10 +237,14 @@ def admit(ask: AskRequest, policy: Policy, client: str = "") -> Question:
     """Apply the server's limits and defaults. Raises InvalidRequest or PayloadTooLarge."""
     messages = _newest(ask.messages, policy) if policy.keeps_newest else ask.messages
     if len(messages) > policy.max_messages:
-        raise TooManyMessages(f"Expected at most {policy.max_messages} messages - at `$.messages`")
+        raise InvalidRequest(
+            f"Expected at most {policy.max_messages} messages - at `$.messages`",
+            content=CONVERSATION_TOO_LONG,
+        )
     if sum(map(_chars_of, messages)) > policy.max_chars:
-        raise (ConversationTooLong if len(messages) > 1 else PayloadTooLarge)(
-            f"Expected at most {policy.max_chars} characters of text - at `$.messages`"
+        raise PayloadTooLarge(
+            f"Expected at most {policy.max_chars} characters of text - at `$.messages`",
+            content=CONVERSATION_TOO_LONG if len(messages) > 1 else None,
         )
     if policy.data_images_only and any(map(_links_image, messages)):
         raise InvalidRequest("Expected images as `data:image/` URLs - at `$.messages`")

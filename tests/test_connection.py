@@ -2,19 +2,14 @@
 
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
 import msgspec
 import pytest
 
-from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, parse_sse, serve
-from tests.support.upstream import Eof, Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence
+from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
 
 BODY = msgspec.json.encode(HELLO)
 POST = (
@@ -105,78 +100,20 @@ def test_every_piece_of_a_body_is_a_chunk_that_any_parser_reads(
     assert [int(place.rpartition(".")[2]) for place, _ in found] == list(range(len(found)))
 
 
-def read_one(client: httpx2.Client, url: str) -> None:
-    assert client.post(url, json=HELLO).status_code in (200, 500, 504)
-
-
-def leave(client: httpx2.Client, url: str) -> None:
-    """Vanish in the middle of an answer."""
-    with client.stream("POST", url, json=HELLO) as response:
-        next(response.iter_raw())
-
-
-def leave_text(client: httpx2.Client, url: str) -> None:
-    """Vanish from a format that cannot resume."""
-    with client.stream("POST", url, json=HELLO, headers={"Accept": "text/plain"}) as response:
-        next(response.iter_raw())
-
-
-def stop(client: httpx2.Client, url: str) -> None:
-    accepted = client.post(url, json=HELLO, headers={"Prefer": "respond-async"})
-    assert client.delete(str(url).removesuffix("/ask") + accepted.headers["location"]).status_code == 204
-
-
-def attach(client: httpx2.Client, url: str) -> None:
-    """Read an answer twice."""
-    response = client.post(url, json=HELLO)
-    client.get(str(url).removesuffix("/ask") + response.headers["content-location"])
-
-
-@pytest.mark.parametrize("store", ["memory", "redis"])
-@pytest.mark.parametrize(
-    ("steps", "way"),
-    [
-        pytest.param([Say("Hi"), Say(" there"), Finish()], read_one, id="whole"),
-        pytest.param([Say("Hi"), Say(" there"), Finish()], attach, id="read twice"),
-        pytest.param([Say("Hi"), Silence()], leave, id="left"),
-        pytest.param([Say("Hi"), Silence()], leave_text, id="left for good"),
-        pytest.param([Say("Hi"), Silence()], stop, id="stopped"),
-        pytest.param([Say("Hi"), Eof()], read_one, id="broken off"),
-        pytest.param([Say("Hi"), Reset()], read_one, id="reset"),
-        pytest.param([Refuse(400)], read_one, id="refused"),
-        pytest.param([Say("Hi"), Silence()], read_one, id="silent"),
-        pytest.param([Silence()], read_one, id="never accepted"),
-    ],
-)
-def test_no_answer_is_left_to_the_garbage_collector(
-    steps: list[Any],
-    way: Callable[[httpx2.Client, str], None],
-    store: str,
-    upstream: ScriptedUpstream,
-    upstream_port: int,
-    tmp_path: Path,
+@pytest.mark.parametrize(("keep_alive", "idle_seconds", "is_open"), [(None, 6.5, True), ("0.5", 1.5, False)])
+def test_an_idle_connection_is_kept_as_long_as_the_setting_says(
+    keep_alive: str | None, idle_seconds: float, is_open: bool, upstream: ScriptedUpstream
 ) -> None:
-    questions = 80
-    # The service's last act: what is not freed by then was waiting for the collector, which has not run.
-    code = "import atexit, gc; gc.disable(); atexit.register(lambda: print('objects left:', gc.collect()))"
-    (tmp_path / "sitecustomize.py").write_text(code)
-    env = {
-        "OPENAI_API_KEY": "sk-test",
-        "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
-        "CHAT_SSE_DISCONNECT_GRACE": "0.05",
-        "CHAT_SSE_ACCEPT_WAIT": "0.05",
-        "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "0.1",
-        "CHAT_SSE_IDLE_TIMEOUT": "0.1",
-        "PYTHONPATH": f"{tmp_path}:{Path.cwd()}",
-    }
-    upstream.answer(*steps)
-    with ExitStack() as stack:
-        if store == "redis":
-            env["CHAT_SSE_REDIS_URL"] = stack.enter_context(RedisServer()).url
-        service = stack.enter_context(serve(env))
-        client = stack.enter_context(httpx2.Client(timeout=20))
-        for _ in range(questions):
-            way(client, f"{service.url}/ask")
-        assert service.terminate() == 0
-        left = int(service.wait_for_log(r"objects left: \d+").rpartition(" ")[2])
-    assert left < questions
+    env = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": upstream.base_url}
+    if keep_alive:
+        env["CHAT_SSE_KEEP_ALIVE"] = keep_alive
+    with serve(env) as service, ExitStack() as stack:
+        connection = connect(service, stack)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        read_until(connection, b'{"status":"ok"}')
+        connection.settimeout(idle_seconds)
+        try:
+            is_closed = connection.recv(1) == b""
+        except TimeoutError:
+            is_closed = False
+        assert is_closed is not is_open

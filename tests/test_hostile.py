@@ -42,7 +42,7 @@ def post(length: object, body: bytes = BODY) -> bytes:
 @pytest.fixture(scope="module")
 def service(upstream_port: int) -> Iterator[RunningService]:
     """A service that soon loses its patience."""
-    env = {**QUICK, "CHAT_SSE_RECEIVE_TIMEOUT": str(RECEIVE_SECONDS)}
+    env = {**QUICK, "CHAT_SSE_RECEIVE_TIMEOUT": str(RECEIVE_SECONDS), "CHAT_SSE_KEEP_ALIVE": "5"}
     with serve({**env, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}) as running:
         yield running
         assert not [line for line in running.log().splitlines() if "Traceback" in line or "ERROR" in line]

@@ -179,9 +179,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._review_writer()
 
     def on_response_complete(self) -> None:
-        """Note that a response has been written."""
+        """Note that a response has been written. What the client still owes of its request has a deadline."""
         self._review_writer()
         super().on_response_complete()
+        if self._receiving is Receiving.BODY:
+            self._update_deadline()
 
     def _review_writer(self) -> None:
         if self._writer is not None:
