@@ -13,7 +13,8 @@ import httpx2
 import pytest
 
 from chat_sse.upstreams.local import LocalModel, start_local_model
-from tests.bench.servers import Place, litellm
+from tests.bench.launch import Place
+from tests.bench.servers import litellm
 from tests.support.service import RunningService, ask, events, parse_sse, serve, text_of
 
 START_SECONDS = 150.0

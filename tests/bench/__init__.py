@@ -7,6 +7,8 @@ Four kinds of process, so that none measures itself:
         └──────────── measure.py, by sockets and /proc ──────┘
 
 `mock.py` is an upstream that sends bytes prepared once; `load.py` asks, counts and takes times; `servers.py`
-knows how to start ours, its peers and other checkouts of ours; `proc.py` reads what the kernel says of a
-process; `measure.py` runs the rounds; `report.py` and `plot.py` tell the outcome. Linux only.
+knows ours, its peers and other checkouts of ours, which `launch.py` starts and ends; `proc.py` reads what the
+kernel says of a process; `measure.py` runs the rounds; `report.py` and `plot.py` tell the outcome.
+
+Linux only.
 """

@@ -15,8 +15,9 @@ import msgspec
 from tests.bench import report, servers
 from tests.bench.builds import installed, quickest
 from tests.bench.environments import Environment, Unavailable, find_uv
+from tests.bench.launch import Server
 from tests.bench.measure import FULL, QUICK, measure
-from tests.bench.servers import REPOSITORY, Server
+from tests.bench.servers import REPOSITORY
 
 ARTIFACTS = REPOSITORY / "tests" / ".artifacts"
 PLOT_SECONDS = 120.0

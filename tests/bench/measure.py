@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from tests.bench import proc, servers
+from tests.bench import launch, proc
 from tests.bench.control import Child, child, raise_open_file_limit
 from tests.bench.environments import Unavailable
-from tests.bench.servers import DIRECT, Running, Server
+from tests.bench.launch import DIRECT, Running, Server
 
 SETTLE_SECONDS = 0.2  # what a server does after an answer's end is part of the answer's cost
 WARM_UP_STREAMS = 60
@@ -142,7 +142,7 @@ class _Bench:
     def _running(self, server: Server) -> Iterator[Running]:
         with (
             tempfile.TemporaryDirectory(prefix="bench-") as folder,
-            servers.run(server, self._port, Path(folder)) as running,
+            launch.run(server, self._port, Path(folder)) as running,
         ):
             self._aim(running)
             self._warm_up(running)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from tests.bench.launch import DIRECT
 from tests.bench.measure import Plan, Results, Round
 from tests.bench.mock import HELD_DELTAS_PER_SECOND
-from tests.bench.servers import DIRECT
 
 PEERS = ("sglang-router", "vllm-router", "nginx", "fastapi", "litellm")  # what ours is compared with
 COSTS = ("_us", "_ms", "_kib", "_mib")  # figures of which less is better
