@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import pytest
+
 from tests.bench import report, servers
 from tests.bench.builds import quickest
 from tests.bench.measure import Plan, measure
@@ -50,6 +52,17 @@ def test_a_server_that_cannot_run_is_told_with_its_reason(tmp_path: Path) -> Non
     made = report.make(TINY, measure(TINY, [never_synced], lambda _: None), (0.0, 0.0, 0.0))
     assert "uv sync" in made.unavailable[never_synced.name]
     assert f"{never_synced.name}: not measured, no " in report.markdown(made)
+
+
+def test_a_peer_that_is_not_installed_is_told_so_and_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = report.make(
+        TINY, measure(TINY, [servers.vllm_router(install=False)], lambda _: None), (0.0, 0.0, 0.0)
+    )
+    assert "not installed" in made.unavailable["vllm-router"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def pythons(folder: Path, **prints: str) -> list[str]:

@@ -29,7 +29,7 @@ FASTAPI = Environment(
     before="2026-11-20",
 )
 SGLANG = Environment(name="sglang-router", packages=("sglang-router==0.3.2",), before="2026-11-20")
-VLLM = Environment(name="vllm-router", packages=("vllm-router==0.1.17",), before="2026-11-26")
+VLLM = Environment(name="vllm-router", packages=("vllm-router==0.1.17",), before="2026-11-20")
 # Stolen versions of it have been on PyPI (1.82.7, 1.82.8, 1.107.0): this pin is moved by hand only.
 LITELLM = Environment(name="litellm", packages=("litellm[proxy]==1.106.2",), before="2026-11-20")
 
@@ -172,13 +172,14 @@ def sglang_router(*, install: bool) -> Server:
 
 
 def vllm_router(*, install: bool) -> Server:
-    """A router in Rust that hands bytes on as they come."""
+    """The vLLM project's gateway in Rust, in front of one model server."""
 
     def prepare(place: Place) -> Launch:
         command = [
             *(VLLM.program("vllm-router", install=install), "--worker-urls", place.upstream),
-            *("--host", "127.0.0.1", "--port", str(place.port), "--log-level", "warning"),
+            *("--host", "127.0.0.1", "--port", str(place.port)),
             *("--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())),
+            *("--log-level", "error"),  # with "warning" it still logs at INFO
         ]
         return Launch(command=command, target=openai_target(place.port))
 
