@@ -179,7 +179,8 @@ def vllm_router(*, install: bool) -> Server:
             *(VLLM.program("vllm-router", install=install), "--worker-urls", place.upstream),
             *("--host", "127.0.0.1", "--port", str(place.port)),
             *("--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())),
-            *("--log-level", "error"),  # with "warning" it still logs at INFO
+            # The default, cache_aware, holds an answer back for up to a second; here is nothing to choose.
+            *("--policy", "round_robin", "--log-level", "error"),  # with "warning" it still logs at INFO
         ]
         return Launch(command=command, target=openai_target(place.port))
 
