@@ -1,11 +1,14 @@
 """The benchmark works, whatever its figures are: those are for quiet machines, not for a test."""
 
 import math
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.bench import report, servers
+from tests.bench.board import BoardPlan, most
 from tests.bench.builds import quickest
 from tests.bench.measure import Plan, measure
 
@@ -26,14 +29,29 @@ TINY = Plan(
     level_first_streams=3,
     wait=20.0,
 )
+WITH_BOARD = msgspec.structs.replace(
+    TINY,
+    board=BoardPlan(
+        deltas=4,
+        microseconds=5000,
+        alone_streams=3,
+        new_streams=4,
+        new_times=1,
+        search_from=2,
+        search_seconds=1.0,
+    ),
+)
 
 
 def test_the_benchmark_gives_every_figure_of_ours_without_an_error() -> None:
     said: list[str] = []
-    made = report.make(TINY, measure(TINY, [servers.chat_sse()], said.append), (0.0, 0.0, 0.0))
+    cores = os.sched_getaffinity(0)
+    results = measure(WITH_BOARD, [servers.chat_sse()], said.append)
+    made = report.make(WITH_BOARD, results, (0.0, 0.0, 0.0))
     assert made.unavailable == {}
     assert made.errors == {"chat_sse": {}, "direct": {}}
     assert len(said) == 2
+    assert os.sched_getaffinity(0) == cores
     missing = [row.key for row in made.rows if not math.isfinite(row.values.get("chat_sse", math.nan))]
     assert missing == []
     figures = made.results.rounds["chat_sse"][0].figures
@@ -45,6 +63,28 @@ def test_the_benchmark_gives_every_figure_of_ours_without_an_error() -> None:
     assert figures["upstream_connections"] < TINY.short_streams
     table = report.markdown(made)
     assert all(f"| {row.title} |" in table for row in made.rows)
+    assert {row.key for row in made.rows if "@board" in row.key} == {
+        *("added@board_p50_ms", "added@board_p99_ms", "added-gap@board_p99_ms"),
+        *("first@board-new_p50_ms", "first@board-new_p99_ms", "streams@board", "waited@board_percent"),
+    }
+
+
+@pytest.mark.parametrize("carried", [0, 1, 63, 64, 700, 5000])
+def test_the_most_streams_are_found_from_below(carried: int) -> None:
+    asked: list[int] = []
+
+    def holds(streams: int) -> bool:
+        asked.append(streams)
+        return streams <= carried
+
+    found = most(holds, 64, seconds=60.0)
+    assert carried - max(1, carried / 16) <= found <= carried
+    assert len(asked) <= 12
+    assert 0 not in asked
+
+
+def test_the_search_for_the_most_streams_is_bounded_in_time() -> None:
+    assert most(lambda _: True, 64, seconds=0.0) == 0
 
 
 def test_a_server_that_cannot_run_is_told_with_its_reason(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ Four kinds of process, so that none measures itself:
 
 `mock.py` is an upstream that sends bytes prepared once; `load.py` asks, counts and takes times; `servers.py`
 knows ours, its peers and other checkouts of ours, which `launch.py` starts and ends; `proc.py` reads what the
-kernel says of a process; `measure.py` runs the rounds; `report.py` and `plot.py` tell the outcome.
-
-Linux only.
+kernel says of a process; `measure.py` runs the rounds, `board.py` a workload of its own; `figures.py` holds
+what they find; `report.py` and `plot.py` tell the outcome. Linux only.
 """

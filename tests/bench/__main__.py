@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from tests.bench import report, servers
+from tests.bench import board, report, servers
 from tests.bench.builds import installed, quickest
 from tests.bench.environments import Environment, Unavailable, find_uv
 from tests.bench.launch import Server
@@ -43,6 +43,9 @@ MATPLOTLIB = Environment(name="plot", packages=("matplotlib==3.11.2",), before="
 )
 @click.option("--litellm", is_flag=True, help="Also measure LiteLLM, which takes minutes to install.")
 @click.option(
+    "--board", "with_board", is_flag=True, help="Also the public gateway board's workload, minutes a server."
+)
+@click.option(
     "--this-python",
     is_flag=True,
     help="Stay with this Python where a quicker build of its version is installed; --chat-sse stays as well.",
@@ -56,6 +59,7 @@ def main(
     workers: int | None,
     redis: bool,
     litellm: bool,
+    with_board: bool,
     this_python: bool,
     out: Path,
 ) -> None:
@@ -64,7 +68,11 @@ def main(
         _go_on_with_the_quickest_build()
     load_before = os.getloadavg()
     plan = QUICK if quick else FULL
-    plan = msgspec.structs.replace(plan, rounds=rounds or plan.rounds)
+    plan = msgspec.structs.replace(
+        plan,
+        rounds=rounds or plan.rounds,
+        board=(board.QUICK if quick else board.FULL) if with_board else None,
+    )
     wanted = {name.strip() for name in only.split(",") if name.strip()}
     offered = list(_servers(checkouts, workers, redis=redis, quick=quick, litellm=litellm))
     if unknown := wanted - {server.name for server in offered}:

@@ -144,8 +144,8 @@ class Clients:
     async def run(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Ask `streams` questions, `at_once` of them at any time, and read the answers.
 
-        `starts_apart`: seconds between two starts, for paced streams. `wait`: seconds until the missing ones
-        count as errors.
+        `starts_apart`: seconds between two starts, for paced streams; one that takes another's place starts
+        at its end. `wait`: seconds until the missing ones count as errors.
         """
         plan, streams, apart = order["plan"], order["streams"], order["starts_apart"]
         request, deltas = self.target.request(plan), int(plan.split()[2])
@@ -156,8 +156,8 @@ class Clients:
         todo = iter(range(streams))
 
         async def client() -> None:
-            for index in todo:
-                if apart:
+            for turn, index in enumerate(todo):
+                if apart and turn == 0:
                     await asyncio.sleep(index * apart + index * _SPREAD % 1 * step)
                 connection, error = await self._whole(request, deltas)
                 counts["answers"] += 1

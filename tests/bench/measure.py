@@ -6,10 +6,8 @@ of open streams. Processor time is that of the server's processes alone, less wh
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +16,10 @@ from typing import Any
 import msgspec
 
 from tests.bench import launch, proc
+from tests.bench.board import BoardPlan, measure_board, one_core
 from tests.bench.control import Child, child, raise_open_file_limit
 from tests.bench.environments import Unavailable
+from tests.bench.figures import Results, Round, per
 from tests.bench.launch import DIRECT, Running, Server
 
 SETTLE_SECONDS = 0.2  # what a server does after an answer's end is part of the answer's cost
@@ -53,6 +53,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     level_first_streams: int
     wait: float = 60.0
     """Until an answer that has not come is an error."""
+    board: BoardPlan | None = None
+    """None: that workload is left out."""
 
 
 FULL = Plan(
@@ -79,20 +81,6 @@ QUICK = Plan(
     level_first_streams=30,
     wait=20.0,
 )
-
-
-class Round(msgspec.Struct, kw_only=True):
-    """One server's figures of one round, by the names in report.py, and its errors."""
-
-    figures: dict[str, float] = msgspec.field(default_factory=dict)
-    errors: Counter[str] = msgspec.field(default_factory=Counter)
-
-
-class Results(msgspec.Struct, kw_only=True):
-    """All rounds of all servers, those that could not be measured with the reason."""
-
-    rounds: dict[str, list[Round]] = msgspec.field(default_factory=dict)
-    unavailable: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def measure(plan: Plan, chosen: Sequence[Server], say: Say) -> Results:
@@ -136,6 +124,12 @@ class _Bench:
         if growth:
             with self._running(server) as running:
                 self._growth(running, found)
+        if self._plan.board:
+            with (
+                one_core(self._mock.process.pid, self._load.process.pid),
+                self._running(server) as running,
+            ):
+                measure_board(self._plan.board, self._ask, running.pids(), found)
         return found
 
     @contextmanager
@@ -171,8 +165,15 @@ class _Bench:
         self._ask(ONE_DELTA, WARM_UP_STREAMS, AT_ONCE)
         time.sleep(SETTLE_SECONDS)
 
-    def _ask(self, plan: str, streams: int, at_once: int = 1, starts_apart: float = 0.0) -> Any:
-        wait = self._plan.wait
+    def _ask(
+        self,
+        plan: str,
+        streams: int,
+        at_once: int = 1,
+        starts_apart: float = 0.0,
+        wait: float | None = None,
+    ) -> Any:
+        wait = wait or self._plan.wait
         return self._load.call(
             "run",
             seconds=wait + 30,
@@ -194,7 +195,7 @@ class _Bench:
         figures["upstream_connections"] = after["connections"] - before["connections"]
         figures["upstream_calls_per_question"] = (after["calls"] - before["calls"]) / plan.short_streams
         answers = outcome["counts"].get("answers", 0)
-        per_stream = _per(cpu, answers)
+        per_stream = per(cpu, answers)
         figures["stream_us"] = per_stream
         figures["answers_per_core_second"] = answers / meter.busiest if meter.busiest else float("nan")
 
@@ -202,16 +203,16 @@ class _Bench:
         outcome, cpu = self._metered(
             meter, paced, plan.paced_streams, plan.paced_streams, found, plan.paced_starts_apart
         )
-        _cost_of_deltas(figures, "paced", outcome["counts"], cpu, per_stream)
-        _times(figures, "gap", outcome["gaps"])
+        found.cost_of_deltas("paced", outcome["counts"], cpu, per_stream)
+        found.times("gap", outcome["gaps"])
 
         outcome, cpu = self._metered(
             meter, f"bench burst {plan.burst_deltas} 0", plan.burst_streams, plan.burst_streams, found
         )
-        _cost_of_deltas(figures, "burst", outcome["counts"], cpu, per_stream)
+        found.cost_of_deltas("burst", outcome["counts"], cpu, per_stream)
 
         outcome, _ = self._metered(meter, ONE_DELTA, plan.first_streams, 1, found)
-        _times(figures, "first@1", outcome["firsts"])
+        found.times("first@1", outcome["firsts"])
 
     def _metered(
         self,
@@ -226,7 +227,7 @@ class _Bench:
         outcome = self._ask(plan, streams, at_once, starts_apart)
         time.sleep(SETTLE_SECONDS)
         cpu = meter.stop()
-        _count_errors(found, outcome["counts"])
+        found.count_errors(outcome["counts"])
         return outcome, cpu
 
     def _growth(self, running: Running, found: Round) -> None:
@@ -237,7 +238,7 @@ class _Bench:
         figures["memory@0_mib"] = empty / 2**20
         for level in plan.levels:
             outcome = self._load.call("hold", seconds=plan.wait + 30, streams=level, wait=plan.wait)
-            _count_errors(found, outcome["counts"])
+            found.count_errors(outcome["counts"])
             time.sleep(SETTLE_SECONDS)
             before = self._load.call("count")
             meter.start()
@@ -249,12 +250,12 @@ class _Bench:
                 if lost > 0:
                     found.errors["held stream lost"] += lost
                 return  # more streams would only be more errors
-            figures[f"delta@{level}_us"] = _per(cpu, after["deltas"] - before["deltas"])
+            figures[f"delta@{level}_us"] = per(cpu, after["deltas"] - before["deltas"])
             grown = proc.pss_bytes(running.pids()) - empty
             figures[f"memory@{level}_kib"] = grown / 1024 / level
             outcome = self._ask(ONE_DELTA, plan.level_first_streams)
-            _count_errors(found, outcome["counts"])
-            _times(figures, f"first@{level}", outcome["firsts"])
+            found.count_errors(outcome["counts"])
+            found.times(f"first@{level}", outcome["firsts"])
 
 
 class _Meter:
@@ -280,33 +281,3 @@ class _Meter:
 
     def _spent(self) -> list[float]:
         return [proc.cpu_seconds(pid) for pid in self._pids]
-
-
-def _per(cpu_seconds: float, count: int) -> float:
-    return cpu_seconds * 1e6 / count if count else float("nan")
-
-
-def _cost_of_deltas(
-    figures: dict[str, float], kind: str, counts: dict[str, int], cpu: float, per_stream_us: float
-) -> None:
-    """Tell all processor time by the delta, and what is left of it without the streams' own cost.
-
-    A stream's cost includes its first delta, so that one is taken from the deltas too.
-    """
-    deltas, streams = counts.get("deltas", 0), counts.get("answers", 0)
-    figures[f"{kind}_us"] = _per(cpu, deltas)
-    figures[f"{kind}_without_streams_us"] = _per(cpu - streams * per_stream_us / 1e6, deltas - streams)
-
-
-def _times(figures: dict[str, float], name: str, seconds: list[float]) -> None:
-    """Tell the median and the 99th of a hundred, in milliseconds."""
-    if len(seconds) > 1:
-        cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-        figures[f"{name}_p50_ms"] = cuts[49] * 1000
-        figures[f"{name}_p99_ms"] = cuts[98] * 1000
-
-
-def _count_errors(found: Round, counts: dict[str, int]) -> None:
-    for name, count in counts.items():
-        if name.startswith("error: "):
-            found.errors[name.removeprefix("error: ")] += count

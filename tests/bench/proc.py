@@ -1,12 +1,14 @@
 """What the kernel says of a process and all its children: processor time and memory.
 
-Sources: clock_getcpuclockid(3), proc_pid_stat(5), proc_pid_smaps_rollup(5).
+Sources: clock_getcpuclockid(3), proc_pid_stat(5), proc_pid_smaps_rollup(5), and for schedstat the kernel's
+https://docs.kernel.org/scheduler/sched-stats.html.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -38,6 +40,17 @@ def cpu_seconds(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | _SCHED)
     except OSError:
         return 0.0
+
+
+def scheduled_seconds(pids: Sequence[int]) -> tuple[float, float]:
+    """Sum the time that all threads of processes have run, and that they were ready to while others ran."""
+    ran = waited = 0
+    for pid in pids:
+        for thread in (_PROC / str(pid) / "task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                times = thread.read_text().split()
+                ran, waited = ran + int(times[0]), waited + int(times[1])
+    return ran / 1e9, waited / 1e9
 
 
 def pss_bytes(pids: list[int]) -> int:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import msgspec
 
+from tests.bench.board import GAP_SECONDS, BoardPlan
+from tests.bench.figures import Results, Round
 from tests.bench.launch import DIRECT
-from tests.bench.measure import Plan, Results, Round
+from tests.bench.measure import Plan
 from tests.bench.mock import HELD_DELTAS_PER_SECOND
 
 PEERS = ("sglang-router", "vllm-router", "nginx", "fastapi", "litellm")  # what ours is compared with
@@ -36,6 +38,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What plot.py reads."""
 
     about: dict[str, str]
+    legend: list[str]
     levels: list[int]
     rows: list[Row]
     errors: dict[str, dict[str, int]]
@@ -47,12 +50,23 @@ def make(plan: Plan, results: Results, load_before: Sequence[float]) -> Report:
     """Reduce the rounds to figures."""
     return Report(
         about=_about(plan, load_before),
+        legend=list(_legend(plan)),
         levels=list(plan.levels),
         rows=[_row(key, title, results) for key, title in _titles(plan)],
         errors={name: dict(_errors(rounds)) for name, rounds in results.rounds.items()},
         unavailable=results.unavailable,
         results=results,
     )
+
+
+def _legend(plan: Plan) -> Iterator[str]:
+    yield "Medians of the rounds; the servers take turns in each. Times are from the client's side."
+    yield "`direct` is the upstream itself: the added times are what is more than its own in the same round."
+    if board := plan.board:
+        stream = f"{board.deltas} deltas, one each {board.microseconds / 1000:g} ms"
+        yield f'"board" is the workload of the public gateway board: streams of {stream}, on one core.'
+        yield "Of the most streams, every delta arrives; no server can carry more of them than `direct` does."
+        yield "A server that waited for its core, because other programs had it, carries more without them."
 
 
 def _titles(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -81,11 +95,24 @@ def _titles(plan: Plan) -> Iterator[tuple[str, str]]:
             f"delta@{streams}_us",
             f"CPU µs per delta at {streams:,} open streams, {HELD_DELTAS_PER_SECOND:,} deltas a second",
         )
+    if plan.board:
+        yield from _board_titles(plan.board)
+
+
+def _board_titles(plan: BoardPlan) -> Iterator[tuple[str, str]]:
+    for part in ("p50", "p99"):
+        yield f"added@board_{part}_ms", f"board: added time to first delta alone, {part} ms"
+    yield "added-gap@board_p99_ms", "board: added to the gap between deltas alone, p99 ms"
+    for part in ("p50", "p99"):
+        new = f"first delta among {plan.new_streams} new streams at once"
+        yield f"first@board-new_{part}_ms", f"board: {new}, {part} ms"
+    yield "streams@board", f"board: most streams on one core, no gap over {GAP_SECONDS * 1000:g} ms"
+    yield "waited@board_percent", "board: of its time at work meanwhile, waited for the core, %"
 
 
 def _row(key: str, title: str, results: Results) -> Row:
     by_server = {name: _series(key, name, results) for name in results.rounds}
-    if not key.startswith(("gap", "first")):  # it is no relay: only its times are of use
+    if not key.startswith(("gap", "first", "streams")):  # it is no relay: its times and its limit are of use
         by_server.pop(DIRECT.name, None)
     values = {
         name: statistics.median(found) for name, series in by_server.items() if (found := _real(series))
@@ -106,9 +133,9 @@ def _row(key: str, title: str, results: Results) -> Row:
 def _series(key: str, name: str, results: Results) -> list[float]:
     """Give one figure of one server for every round, NaN where it is missing."""
     rounds = results.rounds[name]
-    if not key.startswith("added@"):
+    if not key.startswith("added"):
         return [found.figures.get(key, math.nan) for found in rounds]
-    key = key.replace("added@", "first@")
+    key = key.replace("added@", "first@").replace("added-gap@", "gap@")
     ground = results.rounds.get(DIRECT.name, [])
     return [
         math.nan
@@ -156,8 +183,7 @@ def markdown(report: Report) -> str:
     parts = ["# Benchmark", *(f"- {name}: {value}" for name, value in report.about.items()), ""]
     names = sorted(report.results.rounds, key=_place)
     parts += [
-        "Medians of the rounds; the servers take turns in each. Times are from the client's side.",
-        "`direct` is the upstream itself: the added times are what is more than its own in the same round.",
+        *report.legend,
         "",
         *_table(
             ["", *names],
