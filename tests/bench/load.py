@@ -20,6 +20,7 @@ from tests.bench.control import Command, obey
 from tests.bench.mock import MARK
 
 CONNECT_AT_ONCE = 50
+IDLE_SECONDS = 2.0  # servers close idle connections, mostly after 5 s: a question sent just then is lost
 _MARK = MARK.encode()
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 # The golden ratio spreads any number of streams evenly over the time between two deltas.
@@ -77,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._last = b""
         self.deltas = 0
         self.read_at: list[float] = []
+        self.idle_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
@@ -115,6 +117,7 @@ class Connection(asyncio.Protocol):
     def _finish(self, error: str | None) -> None:
         self._in_body = False
         self._head = b""
+        self.idle_since = time.perf_counter()
         if not self.over.done():
             self.over.set_result(error)
         if not self.first.done():
@@ -198,8 +201,9 @@ class Clients:
     async def _connection(self) -> Connection:
         while self.idle:
             connection = self.idle.pop()
-            if not connection.lost:
+            if not connection.lost and time.perf_counter() - connection.idle_since < IDLE_SECONDS:
                 return connection
+            connection.transport.abort()
         loop = asyncio.get_running_loop()
         ending = self.target.ending.encode()
         _, made = await loop.create_connection(lambda: Connection(ending), "127.0.0.1", self.target.port)
