@@ -1,11 +1,11 @@
 """Real parts: a service process for each test module, and an upstream with a new script for each test."""
 
 import signal
-import socket
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.service import RunningService, serve
 from tests.support.upstream import ScriptedUpstream
 
@@ -30,9 +30,7 @@ QUICK = {
 @pytest.fixture(scope="module")
 def upstream_port() -> int:
     """A free port that this module's upstreams listen on, one after the other."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    return free_port()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import httpx2
 import pytest
 
 from tests.conftest import QUICK
-from tests.support.nginx import free_port, run_nginx
+from tests.support.nginx import run_nginx
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.service import RunningService, ask, events, serve, text_of
 from tests.support.streams import asking

@@ -54,13 +54,6 @@ def run_nginx(folder: Path, blocks: str, port: int) -> Iterator[str]:
         process.wait(STOP_SECONDS)
 
 
-def free_port() -> int:
-    """Return a loopback port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

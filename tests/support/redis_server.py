@@ -9,6 +9,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_port
+
 START_SECONDS = 10.0
 PASSWORD = "redis-canary-0123456789"  # in every URL, so that every log can be searched for it
 
@@ -18,8 +20,7 @@ class RedisServer:
 
     def __init__(self, *arguments: str) -> None:
         """`arguments`: more of redis-server's options."""
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
         bound = ("--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--requirepass", PASSWORD)
         self.command = ["redis-server", *bound, *arguments]
