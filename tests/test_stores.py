@@ -18,6 +18,7 @@ from chat_sse.events import Delta, Done, Start, failure, new_stream_id
 from chat_sse.stores.base import Log, LogSpec, Store
 from chat_sse.stores.memory import MemoryStore
 from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS
+from chat_sse.stores.redis.logs import ProducedLog
 from chat_sse.stores.redis.scripts import Keys
 from chat_sse.stores.redis.store import RedisStore
 from tests.support.redis_server import RedisServer
@@ -443,6 +444,17 @@ async def test_a_second_producer_is_fenced(
     log.append(deltas("own"))
     await stopped.wait()
     assert not log.append(deltas("refused"))
+
+
+async def test_a_log_that_others_have_ended_holds_nothing_more() -> None:
+    noted: list[str] = []
+    log = ProducedLog(LogSpec(stream_id="a"), lambda produced: noted.append(produced.id), lambda: True)
+    assert log.append(deltas("held"))
+    assert (log.length, noted) == (0, ["a"])
+    log.overrule(STOPPED)
+    assert not log.append(deltas("late"))
+    assert not log.append_entry(b'{"type":"delta","content":"late"}')
+    assert (log.length, noted) == (1, ["a"])
 
 
 async def test_every_key_expires(

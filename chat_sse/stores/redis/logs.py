@@ -83,7 +83,7 @@ class ProducedLog(MemoryLog):
 
     def append(self, events: Sequence[Event]) -> bool:
         """Append, as `Log.append` promises."""
-        if self.is_doubtful or self._is_overdue():
+        if not self.sealed and (self.is_doubtful or self._is_overdue()):
             return self._hold(events)
         appended = super().append(events)
         if appended and (self.sealed or not self.noted):
@@ -92,7 +92,7 @@ class ProducedLog(MemoryLog):
 
     def append_entry(self, entry: bytes) -> bool:
         """Append, as `Log.append_entry` promises."""
-        if self.is_doubtful or self._is_overdue():
+        if not self.sealed and (self.is_doubtful or self._is_overdue()):
             return self._hold(entry)
         appended = super().append_entry(entry)
         if appended and not self.noted:
@@ -103,7 +103,7 @@ class ProducedLog(MemoryLog):
         self.is_doubtful = True
         self._held.append(more)
         self._note(self)
-        return not self.sealed
+        return True
 
     def confirm(self) -> None:
         """Append what was held: Redis says that this process still is the producer."""

@@ -169,7 +169,6 @@ class Outbox:
             produced.overrule(decode_terminal(terminal))
         else:
             produced.overrule(failure(InternalError("another process writes this answer"), ""))
-        self._unsent.pop(produced, None)
 
     def _release(self, produced: ProducedLog) -> None:
         """Drop a log that Redis has completely. Its readers here read on."""
