@@ -21,9 +21,9 @@ def check_media_type(request: Request) -> None:
 async def receive_body(
     request: Request, max_bytes: int, seconds: float, on_part: Callable[[bytes], object]
 ) -> None:
-    """Pass the body on as it arrives. Raises PayloadTooLarge, RequestTimeout and what `on_part` raises.
+    """Pass the body on as it arrives. A body whose `Content-Length` is too large is refused unread.
 
-    A body whose `Content-Length` is too large is refused unread. Raises ClientDisconnect.
+    Raises PayloadTooLarge, RequestTimeout, ClientDisconnect and what `on_part` raises.
     """
     content_length = header(request.scope, b"content-length") or ""
     if content_length.isdecimal():

@@ -5,6 +5,7 @@ its unit where it is not requests, `w` window, `r` left, `t` seconds until the w
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
@@ -19,11 +20,12 @@ class LimitStatus(msgspec.Struct, frozen=True):
     reset_seconds: float
 
 
-def tighter(own: LimitStatus, everybodys: LimitStatus) -> LimitStatus:
-    """Return the client's own limit, with no more left than everybody has."""
-    if own.left <= everybodys.left:
-        return own
-    return LimitStatus(own.quota, own.window_seconds, everybodys.left, everybodys.reset_seconds)
+def tightest(statuses: Sequence[LimitStatus]) -> LimitStatus | None:
+    """Return the first limit, the client's own, with no more left than any has. None where there is none."""
+    if not statuses:
+        return None
+    own, least = statuses[0], min(statuses, key=lambda status: status.left)
+    return LimitStatus(own.quota, own.window_seconds, least.left, least.reset_seconds)
 
 
 def limit_headers(requests: LimitStatus | None, tokens: LimitStatus | None) -> dict[str, str]:

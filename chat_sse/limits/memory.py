@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable
-from functools import reduce
 
 from chat_sse.limits.budget import Budget, budget_spent, check_fits
 from chat_sse.limits.counts import Reservation
-from chat_sse.limits.headers import LimitStatus, tighter
+from chat_sse.limits.headers import LimitStatus, tightest
 from chat_sse.limits.plan import Count, Plan
 from chat_sse.limits.rates import SECONDS, Rate, Seen
 from chat_sse.limits.slots import no_slot
@@ -91,21 +90,12 @@ class MemoryCounts:
 
     async def arrive(self, client: str) -> LimitStatus | None:
         """Count, as `Counts.arrive` promises."""
-        counts, now = self._plan.of(client), self._clock()
-        statuses = [
-            self._check(count, now).status(count.limit) for count in (*counts.requests, *counts.questions)
-        ]
-        for count in counts.requests:
-            self._windows[count.limit.seconds].add(count.name)
-        return reduce(tighter, statuses) if statuses else None
+        counts = self._plan.of(client)
+        return self._count(counts.requests, counts.questions)
 
     async def misuse(self, client: str) -> None:
         """Count, as `Counts.misuse` promises."""
-        counts, now = self._plan.of(client), self._clock()
-        for count in counts.requests:
-            self._check(count, now)
-        for count in counts.requests:
-            self._windows[count.limit.seconds].add(count.name)
+        self._count(self._plan.of(client).requests, ())
 
     async def admit(self, client: str, stream_id: str, tokens: int) -> Reservation:
         """Admit, as `Counts.admit` promises."""
@@ -123,7 +113,7 @@ class MemoryCounts:
             self._spending[budget.limit.period].add(budget.name, tokens)
         for question in counts.questions:
             self._windows[question.limit.seconds].add(question.name)
-        return Reservation(client, stream_id, tokens, now, reduce(tighter, statuses) if statuses else None)
+        return Reservation(client, stream_id, tokens, now, tightest(statuses))
 
     def settle(self, reservation: Reservation, tokens: int, *, refused: bool) -> None:
         """Settle, as `Counts.settle` promises."""
@@ -141,6 +131,13 @@ class MemoryCounts:
         if refused:
             for question in counts.questions:
                 self._windows[question.limit.seconds].take_back(question.name)
+
+    def _count(self, counted: tuple[Count[Rate], ...], tested: tuple[Count[Rate], ...]) -> LimitStatus | None:
+        now = self._clock()
+        statuses = [self._check(count, now).status(count.limit) for count in counted + tested]
+        for count in counted:
+            self._windows[count.limit.seconds].add(count.name)
+        return tightest(statuses)
 
     def _check(self, count: Count[Rate], now: float) -> Seen:
         """Return what has been asked. Raises TooManyRequests when there is no room for more."""

@@ -20,7 +20,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache, reduce
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -29,7 +29,7 @@ import msgspec
 from chat_sse.errors import StoreUnavailable
 from chat_sse.limits.budget import Budget, budget_spent, check_fits
 from chat_sse.limits.counts import Reservation
-from chat_sse.limits.headers import LimitStatus, tighter
+from chat_sse.limits.headers import LimitStatus, tightest
 from chat_sse.limits.plan import EVERYBODY, ClientCounts, Count, Plan
 from chat_sse.limits.rates import Rate, Seen
 from chat_sse.limits.redis_scripts import ADMIT, ARRIVE, RENEW, SCRIPTS, SETTLE
@@ -109,8 +109,7 @@ class SharedCounts:
         statuses = [
             budget.limit.status(sum_, now) for budget, sum_ in zip(counts.budgets, spent, strict=True)
         ]
-        status = reduce(tighter, statuses) if statuses else None
-        return msgspec.structs.replace(reservation, status=status, epoch=epoch.decode())
+        return msgspec.structs.replace(reservation, status=tightest(statuses), epoch=epoch.decode())
 
     def settle(self, reservation: Reservation, tokens: int, *, refused: bool) -> None:
         """Settle, as `Counts.settle` promises; waits for a Redis that is away, within bounds."""
@@ -139,12 +138,12 @@ class SharedCounts:
         if not rates:
             return None
         arguments = [number for rate in rates for number in (rate.limit.amount, rate.limit.seconds)]
-        keys = [self._key("rate", rate) for rate in rates]
+        keys = [self._rate_key(rate) for rate in rates]
         [[full, *told]] = await self._trips.run([evaluate(ARRIVE, keys, len(counted), *arguments)])
         seen = [_seen(told[start : start + 3]) for start in range(0, len(told), 3)]
         if full:
             raise seen[full - 1].refusal(rates[full - 1].limit, rates[full - 1].whose)
-        return reduce(tighter, (state.status(rate.limit) for state, rate in zip(seen, rates, strict=True)))
+        return tightest([state.status(rate.limit) for state, rate in zip(seen, rates, strict=True)])
 
     def _admit(self, counts: ClientCounts, asked: Reservation) -> Command:
         limits: list[int] = [slot.limit for slot in counts.slots]
@@ -177,12 +176,13 @@ class SharedCounts:
         return [
             *(self._key("slots", slot) for slot in counts.slots),
             *(self._key(f"budget:{budget.limit.window(now).name}", budget) for budget in counts.budgets),
-            *(self._key("rate", rate) for rate in counts.questions),
+            *map(self._rate_key, counts.questions),
         ]
 
+    def _rate_key(self, rate: Count[Rate]) -> str:
+        return self._key(f"rate:{rate.limit.seconds}", rate)
+
     def _key(self, kind: str, count: Count[Any]) -> str:
-        if kind == "rate":
-            kind = f"rate:{count.limit.seconds}"
         return f"{self._prefix}:{kind}:{_digest(count.name)}"
 
     async def _settle_all(self) -> None:

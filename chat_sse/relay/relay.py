@@ -29,7 +29,7 @@ from chat_sse.messages import Question
 from chat_sse.relay.answer import Phase, RunningAnswer
 from chat_sse.relay.deadlines import Deadlines, Timeouts
 from chat_sse.relay.readers import Readers
-from chat_sse.stores.base import Log, LogSpec, Store
+from chat_sse.stores.base import PRODUCER_GONE, UNKNOWN, Log, LogSpec, Store
 from chat_sse.upstreams.base import Upstream
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Relay:
         """Return an answer's log, running or finished. Raises StreamNotFound, also for another owner's."""
         stream = await self._store.open(stream_id)
         if stream.owner != owner:
-            raise StreamNotFound("no answer has this id, or it has expired")
+            raise StreamNotFound(UNKNOWN)
         return stream
 
     async def running_in_chat(self, chat_id: str) -> Log | None:
@@ -149,7 +149,7 @@ class Relay:
                 has_ended = is_terminal(entries[-1])
                 yield entries
         if not has_ended:
-            raise InternalError("the process that produced this answer is gone", may_cost=True)
+            raise InternalError(PRODUCER_GONE, may_cost=True)
 
     async def stop(self, stream_id: str, owner: str) -> None:
         """End an answer for all its readers and close its call; idempotent. Raises StreamNotFound."""

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import tempfile
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import quote
 
@@ -99,11 +98,6 @@ class OwnRedis:
         return start_child(
             KEEPER, str(self._folder), str(self._path), *self._command, stdin=self._read_end.fileno()
         )
-
-
-def lifeline_of(own_redis: OwnRedis | None) -> Connection | None:
-    """Return what a worker keeps open, if there is such a server."""
-    return None if own_redis is None else own_redis.lifeline
 
 
 def _private_folder() -> Path:

@@ -25,7 +25,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from chat_sse.api.routes import Service
 from chat_sse.observe.logging import configure_logging
-from chat_sse.server.own_redis import OwnRedis, lifeline_of
+from chat_sse.server.own_redis import OwnRedis
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,8 @@ class Supervisor(Multiprocess):
     def _start(self) -> Worker:
         # Open in the worker only, so that it closes when the worker dies and others get its connections.
         with beside(self._listening) as listening:
-            worker = Worker(self.config, listening, self._log_as, lifeline_of(self._own_redis))
+            lifeline = self._own_redis.lifeline if self._own_redis else None
+            worker = Worker(self.config, listening, self._log_as, lifeline)
             worker.start()
         return worker
 

@@ -9,6 +9,10 @@ import msgspec
 from chat_sse.errors import ChatError
 from chat_sse.events import Event, Subscriber, Terminal
 
+# Of errors, said alike wherever they are found out.
+UNKNOWN = "no answer has this id, or it has expired"
+PRODUCER_GONE = "the process that produced this answer is gone"
+
 
 class LogSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Under which names a new log is kept."""

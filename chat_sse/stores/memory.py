@@ -10,7 +10,7 @@ import msgspec
 
 from chat_sse.errors import ChatError, KeyReused, StreamNotFound
 from chat_sse.events import Done, Event, Failure, Subscriber, Terminal, on_one_line
-from chat_sse.stores.base import Extent, Log, LogSpec
+from chat_sse.stores.base import UNKNOWN, Extent, Log, LogSpec
 
 _encode = msgspec.json.Encoder().encode
 
@@ -179,13 +179,13 @@ class MemoryStore:
         try:
             return self._logs[stream_id]
         except KeyError:
-            raise StreamNotFound("no answer has this id, or it has expired") from None
+            raise StreamNotFound(UNKNOWN) from None
 
     async def seal(self, stream_id: str, event: Terminal) -> bool:
         """Seal, as `Store.seal` promises."""
         log = self._logs.get(stream_id)
         if log is None:
-            raise StreamNotFound("no answer has this id, or it has expired")
+            raise StreamNotFound(UNKNOWN)
         return log.stop(event)
 
     async def idle_elsewhere(self, log: Log) -> float:  # noqa: ARG002 - the protocol's

@@ -10,6 +10,7 @@ import msgspec
 
 from chat_sse.errors import InternalError, StoreUnavailable, StreamNotFound
 from chat_sse.events import failure
+from chat_sse.stores.base import PRODUCER_GONE
 from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.commands import Commands
 from chat_sse.stores.redis.inbox import Inbox
@@ -92,7 +93,7 @@ class Lease:
 
     async def _seal_orphan(self, mirror: MirroredLog) -> None:
         """End an answer whose producer is gone."""
-        event = failure(InternalError("the process that produced this answer is gone"), "")
+        event = failure(InternalError(PRODUCER_GONE), "")
         [sealed] = await self._client.run([self._commands.seal(mirror.id, _encode(event))])
         if sealed == -1:
             mirror.fail(StreamNotFound("the answer is lost"))

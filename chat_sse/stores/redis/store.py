@@ -11,7 +11,7 @@ import msgspec
 from chat_sse.errors import ChatError, InternalError, KeyReused, Overloaded, StoreUnavailable, StreamNotFound
 from chat_sse.events import Terminal, failure
 from chat_sse.redis_access import DEFAULT_PREFIX, unavailable
-from chat_sse.stores.base import Extent, Log, LogSpec
+from chat_sse.stores.base import UNKNOWN, Extent, Log, LogSpec
 from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.commands import Commands, claim_of
 from chat_sse.stores.redis.inbox import Inbox
@@ -31,8 +31,6 @@ STOP_SECONDS = 0.7
 ROUND_SECONDS = 0.02
 SETTLE_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
-
-UNKNOWN = "no answer has this id, or it has expired"
 
 _encode = msgspec.json.Encoder().encode
 
