@@ -148,31 +148,29 @@ def test_a_page_that_aborts_stops_the_upstream_call(
     )
 
 
-def test_a_text_answer_to_a_page_of_another_origin_can_be_read(
-    browser: Browser, upstream: ScriptedUpstream
-) -> None:
-    upstream.answer(Say("Hello"), Finish())
-    with (
-        serve(QUICK | {"OPENAI_BASE_URL": upstream.base_url}) as pages,
-        serve(QUICK | {"OPENAI_BASE_URL": upstream.base_url, "ALLOWED_ORIGIN": pages.url}) as service,
-    ):
+@pytest.fixture
+def foreign(browser: Browser, upstream: ScriptedUpstream) -> Iterator[tuple[Page, str]]:
+    """A page of another, allowed origin, and the service's address."""
+    env = QUICK | {"OPENAI_BASE_URL": upstream.base_url}
+    with serve(env) as pages, serve(env | {"ALLOWED_ORIGIN": pages.url}) as service:
         page = browser.new_page(bypass_csp=True)  # it stands for a page of anybody's
         page.goto(f"{pages.url}/healthz")
-        page.evaluate(SCRIPT.replace('"/ask', f'"{service.url}/ask'), {"body": HELLO})
-        assert end(page)["text"] == "Hello"
+        yield page, service.url
         page.close()
+
+
+def test_a_text_answer_to_a_page_of_another_origin_can_be_read(
+    foreign: tuple[Page, str], upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("Hello"), Finish())
+    page, url = foreign
+    page.evaluate(SCRIPT.replace('"/ask', f'"{url}/ask'), {"body": HELLO})
+    assert end(page)["text"] == "Hello"
 
 
 def test_a_page_of_another_origin_can_import_the_client_module_and_ask(
-    browser: Browser, upstream: ScriptedUpstream
+    foreign: tuple[Page, str], upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(Say("Hello"), Finish())
-    with (
-        serve(QUICK | {"OPENAI_BASE_URL": upstream.base_url}) as pages,
-        serve(QUICK | {"OPENAI_BASE_URL": upstream.base_url, "ALLOWED_ORIGIN": pages.url}) as service,
-    ):
-        page = browser.new_page(bypass_csp=True)  # it stands for a page of anybody's
-        page.goto(f"{pages.url}/healthz")
-        text = page.evaluate(IMPORTING_SCRIPT, {"url": service.url, "messages": HELLO["messages"]})
-        assert text == "Hello"
-        page.close()
+    page, url = foreign
+    assert page.evaluate(IMPORTING_SCRIPT, {"url": url, "messages": HELLO["messages"]}) == "Hello"

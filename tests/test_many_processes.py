@@ -13,7 +13,7 @@ import redis
 
 from tests.conftest import QUICK
 from tests.support.redis_server import RedisServer
-from tests.support.service import HELLO, RunningService, events, serve, text_of
+from tests.support.service import HELLO, RunningService, events, serve, text_of, until
 from tests.support.streams import Reader, asking, attaching, check_all
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream, Silence
 
@@ -207,10 +207,3 @@ def test_a_redis_that_comes_back_empty_makes_nobody_pay_twice_and_loses_no_answe
         ]
         assert all(stream.last_event()["finish_reason"] == "stop" for stream in asked)
     assert upstream.paid_calls == len(keys)
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,7 +15,16 @@ import pytest
 import redis
 
 from tests.conftest import QUICK
-from tests.support.service import RunningService, ask, events, refused_start, serve, text_of, workers_of
+from tests.support.service import (
+    RunningService,
+    ask,
+    events,
+    refused_start,
+    serve,
+    text_of,
+    until,
+    workers_of,
+)
 from tests.support.streams import asking, attaching
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
 
@@ -39,13 +47,6 @@ def keeper_of(service: RunningService) -> int:
 def pids(*arguments: str) -> list[int]:
     found = subprocess.run(["pgrep", *arguments], check=False, capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def nothing_is_left(folder: Path) -> bool:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import sysconfig
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from tests.support.service import (
     refused_start,
     serve,
     text_of,
+    until,
     workers_of,
 )
 from tests.support.streams import asking, attaching
@@ -258,18 +258,11 @@ def test_an_outage_of_redis_cuts_no_local_reader_and_is_over_when_it_is_back(
 
 
 def wait_until_ready(service: RunningService) -> None:
-    poll(lambda: httpx2.get(f"{service.url}/readyz", timeout=30).status_code == 200)
+    until(lambda: httpx2.get(f"{service.url}/readyz", timeout=30).status_code == 200)
 
 
 def wait_until_found(service: RunningService, stream_id: str) -> None:
-    poll(lambda: httpx2.head(f"{service.url}/ask/{stream_id}", timeout=30).status_code == 200)
-
-
-def poll(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: httpx2.head(f"{service.url}/ask/{stream_id}", timeout=30).status_code == 200)
 
 
 def test_a_service_may_start_before_its_redis(
@@ -345,7 +338,7 @@ def test_a_worker_that_dies_is_replaced(environment: Mapping[str, str], upstream
         service.wait_for_log("worker.died")
         for _ in range(10):  # whatever dies with a worker, questions come to the other one
             assert text_of(events(ask(service.url))) == "Hello there!"
-        poll(lambda: len(workers_of(service)) == 2 and victim not in workers_of(service))
+        until(lambda: len(workers_of(service)) == 2 and victim not in workers_of(service))
         assert service.terminate() == 0
 
 
@@ -364,7 +357,7 @@ def test_connections_that_come_together_are_spread_over_the_workers(environment:
         def taken() -> list[int]:
             return [open_sockets(pid) - count for pid, count in zip(workers, before, strict=True)]
 
-        poll(lambda: sum(taken()) == 40)
+        until(lambda: sum(taken()) == 40)
         assert min(taken()) >= 5  # fewer: once in a million
 
 

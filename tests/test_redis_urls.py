@@ -1,7 +1,5 @@
 """The ways to a Redis: a password, a database, a Unix socket, TLS; and what is refused."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import trustme
 
 from tests.conftest import QUICK
 from tests.support.redis_server import PASSWORD, RedisServer
-from tests.support.service import ask, events, serve, text_of
+from tests.support.service import ask, events, refused_start, serve, text_of
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 
@@ -71,19 +69,6 @@ def test_a_redis_that_is_no_single_server_is_refused_at_start(
     start: Callable[[Path], RedisServer], mode: str, tmp_path: Path
 ) -> None:
     with start(tmp_path) as server:
-        done = subprocess.run(
-            [sys.executable, "-m", "chat_sse"],
-            env={
-                "PATH": "",
-                "OPENAI_API_KEY": "sk-test",
-                "CHAT_SSE_PORT": "0",
-                "CHAT_SSE_REDIS_URL": server.url,
-            },
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-    assert done.returncode == 3
-    assert f"leads to a Redis in the mode {mode}: it must be a single server" in done.stderr
-    assert PASSWORD not in done.stderr
+        said = refused_start({"CHAT_SSE_REDIS_URL": server.url}, "-m", "chat_sse", exit_code=3)
+    assert f"leads to a Redis in the mode {mode}: it must be a single server" in said
+    assert PASSWORD not in said

@@ -6,7 +6,6 @@ it can be turned off. Ours keeps its log, a line for each answer.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from tests.bench.environments import Environment, Unavailable
 from tests.bench.launch import START_SECONDS, Launch, Place, Server, free_port, openai_target
 from tests.bench.load import Target
 from tests.bench.mock import MODEL
+from tests.support.nginx import TEMP_PATHS, find_nginx
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -91,7 +91,8 @@ def _redis(port: int) -> list[str]:
     return [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
 
 
-NGINX = """\
+NGINX = (
+    """\
 daemon off;
 worker_processes 1;
 worker_rlimit_nofile 20000;
@@ -100,11 +101,9 @@ error_log {folder}/nginx-error.log error;
 events {{ worker_connections 20000; }}
 http {{
     access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+"""
+    + TEMP_PATHS
+    + """\
     keepalive_requests 1000000;
     upstream mock {{
         server {upstream};
@@ -122,13 +121,14 @@ http {{
     }}
 }}
 """
+)
 
 
 def nginx() -> Server:
     """Unbuffered pass-through: the least that any server in between can cost."""
 
     def prepare(place: Place) -> Launch:
-        program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        program = find_nginx()
         if program is None:
             raise Unavailable("nginx is not installed")
         upstream = place.upstream.removeprefix("http://")

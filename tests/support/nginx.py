@@ -14,7 +14,17 @@ from pathlib import Path
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
 
-CONFIG = """
+# In a block `http`: nginx makes these folders at its start, by default where only root may.
+TEMP_PATHS = """\
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+"""
+
+CONFIG = (
+    """
 daemon off;
 master_process off;
 pid {folder}/nginx.pid;
@@ -22,20 +32,24 @@ error_log {folder}/error.log;
 events {{ worker_connections 1000; }}
 http {{
     access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+"""
+    + TEMP_PATHS
+    + """
     {blocks}
 }}
 """
+)
+
+
+def find_nginx() -> str | None:
+    """Return its path, also where PATH is a user's."""
+    return shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 @contextmanager
 def run_nginx(folder: Path, blocks: str, port: int) -> Iterator[str]:
     """Run it until the exit, and give its URL. `blocks` must listen on the loopback port."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    program = find_nginx()
     assert program is not None, "nginx is not installed"
     folder.mkdir(exist_ok=True)
     config = folder / "nginx.conf"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,14 @@ def text_of(found: list[dict[str, Any]]) -> str:
     return "".join(event["content"] for event in found if event["type"] == "delta")
 
 
+def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def open_sockets(pid: int) -> int:
     """Count a process's open sockets. A file that is closed meanwhile is none."""
     links = list(Path(f"/proc/{pid}/fd").iterdir())
@@ -138,12 +146,12 @@ def workers_of(service: RunningService) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def refused_start(environ: Mapping[str, str], *arguments: str) -> str:
+def refused_start(environ: Mapping[str, str], *arguments: str, exit_code: int = 2) -> str:
     """Start a service that must refuse; give what it says."""
     refused = subprocess.run(
         [sys.executable, *arguments],
         env={"PATH": "", "OPENAI_API_KEY": "sk-test", "CHAT_SSE_PORT": "0", **environ},
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
-    assert refused.returncode == 2, refused.stderr
+    assert refused.returncode == exit_code, refused.stderr
     return refused.stderr
