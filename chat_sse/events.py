@@ -82,6 +82,7 @@ class Subscriber(Protocol):
 
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_terminal_decoder: msgspec.json.Decoder[Terminal] = msgspec.json.Decoder(Terminal)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -109,6 +110,11 @@ def is_terminal(entry: bytes) -> bool:
 def decode_event(entry: bytes) -> Event:
     """Return the event of a log's entry. Raises msgspec.DecodeError for anything else."""
     return _decoder.decode(entry)
+
+
+def terminal_event(entry: bytes) -> Terminal:
+    """Return the event of a log's last entry."""
+    return _terminal_decoder.decode(entry)
 
 
 def entry_around(kind: type[Delta | Reasoning]) -> bytes:

@@ -80,6 +80,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | None = None
     client: str = ""
     """Who asks, as the limits count it. No upstream is told this, at most a keyed hash of it."""
+    chat_id: str | None = None
+    """The chat's id as the client sent it, if it did."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,6 +261,7 @@ def admit(ask: AskRequest, policy: Policy, client: str = "") -> Question:
         temperature=ask.temperature,
         max_output_tokens=min(wanted, policy.max_output_tokens),
         client=client,
+        chat_id=ask.id,
     )
 
 

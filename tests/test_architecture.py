@@ -18,7 +18,7 @@ FLOORS = (
     {"errors"},
     {"child_process", "events", "redis_access", "target", "ui_messages"},
     {"messages", "models_file"},
-    {"settings"},
+    {"records", "settings"},
     {"access", "formats", "limits", "observe", "stores", "upstreams"},
     {"relay"},
     {"api", "web"},

@@ -37,6 +37,7 @@ class RunningAnswer:
         "_at_gate",
         "active_at",
         "done",
+        "first_event_at",
         "gate_timer",
         "is_gate_open",
         "last_event_at",
@@ -68,7 +69,8 @@ class RunningAnswer:
         self.loop = asyncio.get_running_loop()
         self.started_at = self.loop.time()
         self.active_at = self.started_at  # when upstream last sent anything that was no event
-        self.last_event_at: float | None = None  # on the loop's clock: when upstream last sent something
+        self.first_event_at: float | None = None  # on the loop's clock, as the next
+        self.last_event_at: float | None = None  # when upstream last sent something
         self.phase = Phase.ASKED
         self.is_gate_open = False  # true once upstream has accepted or refused, or the accept wait is over
         self._at_gate: list[asyncio.Future[None]] = []
@@ -125,6 +127,8 @@ class RunningAnswer:
     def on_events(self, events: Sequence[UpstreamEvent]) -> None:
         """Append. A sealed log refuses them; what has sealed it has cancelled the pump as well."""
         self.last_event_at = self.loop.time()
+        if self.first_event_at is None:
+            self.first_event_at = self.last_event_at
         self.log.append(events)
         if self.log.size > MAX_LOG_BYTES:
             raise _too_long()

@@ -29,6 +29,7 @@ from chat_sse.messages import Question
 from chat_sse.relay.answer import Phase, RunningAnswer
 from chat_sse.relay.deadlines import Deadlines, Timeouts
 from chat_sse.relay.readers import Readers
+from chat_sse.relay.reports import Reports
 from chat_sse.stores.base import PRODUCER_GONE, UNKNOWN, Log, LogSpec, Store
 from chat_sse.upstreams.base import Upstream
 
@@ -45,10 +46,13 @@ TOO_LONG = "upstream was silent, or the answer took, for too long"
 class Relay:
     """Asks the upstream, runs the answers, and lets any number of readers follow them."""
 
-    def __init__(self, upstream: Upstream, store: Store, timeouts: Timeouts) -> None:
+    def __init__(
+        self, upstream: Upstream, store: Store, timeouts: Timeouts, reports: Reports | None = None
+    ) -> None:
         self._upstream = upstream
         self._store = store
         self._timeouts = timeouts
+        self._reports = reports or Reports()
         self._running: dict[str, RunningAnswer] = {}
         self._starting = 0  # questions that were taken and do not run yet
         self._remote_readers = 0  # of answers that no pump of this process produces
@@ -181,6 +185,7 @@ class Relay:
             answer.end(failure(Draining(retry_after=RETRY_SECONDS), answer.request_id))
         if answers:
             await asyncio.wait([answer.pump for answer in answers], timeout=CLEANUP_SECONDS)
+        await self._reports.aclose()
 
     async def _admit(self, stream: Log, question: Question, request_id: str, permit: Permit) -> None:
         """Check the limits. If they refuse, end the log, which others may read by now, and free its key."""
@@ -221,6 +226,7 @@ class Relay:
         answer.open_gate()
         if not answer.log.sealed:  # the pump was cancelled from outside, such as by the loop's end
             answer.log.append([failure(InternalError("the answer was interrupted"), answer.request_id)])
+        self._reports.ended(answer)
 
     async def _pump(self, answer: RunningAnswer) -> None:
         """Carry one answer from upstream into its log."""
@@ -240,8 +246,6 @@ class Relay:
             log.exception("answer.crashed", extra={"fields": {"id": answer.log.id}})
             await self._fail(answer, InternalError("the answer was interrupted", may_cost=True))
             _forget_frames(exc)
-        else:
-            self._report(answer, finish_reason=answer.done.finish_reason if answer.done else None)
 
     async def _fail(self, answer: RunningAnswer, error: ChatError) -> None:
         """End an answer with an error: the HTTP response while nothing was sent, else its last event."""
@@ -250,25 +254,11 @@ class Relay:
         if error.may_cost or not at_the_gate:
             answer.announce()  # for the next request with its key, which gets this error and no second call
         answer.log.append([failure(error, answer.request_id)])
-        self._report(answer, error=error.code, details=error.details)
         if not at_the_gate:
             return
         if answer.unpaid:
             await self._store.discard(answer.log)  # its key may be used again
         answer.open_gate(error)
-
-    def _report(self, answer: RunningAnswer, **outcome: str | None) -> None:
-        fields = {
-            "id": answer.log.id,
-            "request_id": answer.request_id,
-            "model": answer.model or answer.question.model,
-        }
-        log.info(
-            "answer.ended",
-            extra={
-                "fields": {**fields, **outcome, "bytes": answer.log.size, "seconds": round(answer.seconds, 3)}
-            },
-        )
 
     def _count_reader(self, stream: Log, *, resumable: bool) -> AbstractContextManager[None]:
         answer = self._running.get(stream.id)

@@ -70,6 +70,11 @@ class Log(Protocol):
         """How many entries there are, as far as this handle has seen."""
         ...
 
+    @property
+    def terminal(self) -> Terminal | None:
+        """The terminal event, once there is one, as far as this handle has seen."""
+        ...
+
     def append(self, events: Sequence[Event]) -> bool:
         """Append in order, never waiting. False when the log was sealed before, or has another producer:
         nothing was appended.

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from chat_sse.errors import ChatError, KeyReused, StreamNotFound
-from chat_sse.events import Done, Event, Failure, Subscriber, Terminal, on_one_line
+from chat_sse.events import Done, Event, Failure, Subscriber, Terminal, on_one_line, terminal_event
 from chat_sse.stores.base import UNKNOWN, Extent, Log, LogSpec
 
 _encode = msgspec.json.Encoder().encode
@@ -92,6 +92,11 @@ class MemoryLog:
     def length(self) -> int:
         """How many entries there are."""
         return len(self._entries)
+
+    @property
+    def terminal(self) -> Terminal | None:
+        """The terminal event, once there is one."""
+        return terminal_event(self._entries[-1]) if self.sealed else None
 
     def stop(self, event: Terminal) -> bool:
         """Seal it for somebody else than its producer. False when it was sealed before."""
