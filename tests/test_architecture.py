@@ -33,7 +33,7 @@ LIBRARIES = {
     "aiohappyeyeballs": ("upstreams/http/",),
     "aiohttp": ("upstreams/openai/",),
     "click": ("cli.py", "server/", "terminal/"),
-    "dotenv": ("settings.py",),
+    "dotenv": ("settings/",),
     "hiredis": ("redis_access.py",),
     "httptools": ("server/", "upstreams/http/"),
     "httpx2": ("terminal/", "upstreams/openai/"),

@@ -1,0 +1,90 @@
+"""The faults that need more than one variable, or more than a type, to be seen."""
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_network
+from urllib.parse import urlsplit
+
+from chat_sse.settings.fields import Settings, variable
+from chat_sse.target import base_url_faults, body_faults, header_faults
+
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+_HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]*]+")
+# A key's name goes into logs, and before a slash into names of ours; without dots it is no address either.
+_KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What a bearer header can carry (RFC 6750, 2.1), and long enough that nobody can try them all.
+MIN_SECRET_CHARS = 16
+_SECRET = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_SECRET_CHARS},512}}={{0,2}}")
+
+
+def contradictions(settings: Settings) -> Iterator[str]:
+    """Yield each fault, without the value."""
+    for origin in settings.allowed_origin:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            yield "ALLOWED_ORIGIN must be * or origins such as https://chat.example.org, with commas between"
+    if "*" in settings.allowed_origin and settings.cors_credentials:
+        yield "ALLOWED_ORIGIN=* and CHAT_SSE_CORS_CREDENTIALS=true would let any page act for a visitor"
+    yield from _faults_of_keys(settings.api_keys)
+    if settings.secret_key is not None and len(settings.secret_key) < MIN_SECRET_CHARS:
+        yield f"CHAT_SSE_SECRET_KEY must have {MIN_SECRET_CHARS} characters or more"
+    if not all(_HOST.fullmatch(host) for host in settings.allowed_hosts):
+        yield "CHAT_SSE_ALLOWED_HOSTS must be * or host names without scheme and port, with commas between"
+    if settings.openai_base_url is not None:
+        yield from base_url_faults("OPENAI_BASE_URL", settings.openai_base_url)
+    yield from body_faults(variable("request_body"), settings.request_body, settings.max_output_tokens)
+    yield from header_faults(variable("request_headers"), settings.request_headers)
+    yield from _limits_that_refuse_all(settings)
+    if settings.redis_url is not None and not _is_redis_url(settings.redis_url):
+        yield "CHAT_SSE_REDIS_URL must be a redis, rediss or unix URL, such as redis://127.0.0.1:6379/0"
+
+
+def _is_redis_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return (parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0) or (
+            parts.scheme == "unix" and bool(parts.path)
+        )
+    except ValueError:  # a port that is no number
+        return False
+
+
+def _limits_that_refuse_all(settings: Settings) -> Iterator[str]:
+    for proxy in settings.trusted_proxies:
+        if not _is_network(proxy):
+            yield "CHAT_SSE_TRUSTED_PROXIES must be addresses or networks, such as 10.0.0.0/8"
+            break
+    for field in ("token_budget", "token_budget_total"):
+        tokens = getattr(settings, field).partition("/")[0]
+        if tokens != "off" and int(tokens) <= settings.max_output_tokens:
+            yield f"{variable(field)} must be above CHAT_SSE_MAX_OUTPUT_TOKENS: no question would fit"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _faults_of_keys(entries: tuple[str, ...]) -> Iterator[str]:
+    pairs = [entry.partition(":")[::2] for entry in entries]
+    if not all(_KEY_NAME.fullmatch(name) and _SECRET.fullmatch(secret) for name, secret in pairs):
+        yield (
+            "CHAT_SSE_API_KEYS must be name:secret with commas between: names of letters, digits, _ and -, "
+            f"secrets of {MIN_SECRET_CHARS} or more letters, digits and ._~+/-"
+        )
+    if len({name for name, _ in pairs}) < len(pairs):
+        yield "CHAT_SSE_API_KEYS must not use a name twice"
+    if len({secret for _, secret in pairs}) < len(pairs):
+        yield "CHAT_SSE_API_KEYS must not use a secret twice"
+
+
+def contradictions_to_file(settings: Settings) -> Iterator[str]:
+    """Yield what is said twice: with a file, the file alone says which models there are."""
+    for field in ("models", "fallback_models"):
+        if getattr(settings, field):
+            yield f"{variable(field)} must not be set beside CHAT_SSE_MODELS_FILE, which says it"
+    names = [target.name for target in settings.models_file]
+    if names and settings.openai_model not in (None, *names):
+        yield "OPENAI_MODEL must be one of the names in CHAT_SSE_MODELS_FILE"
