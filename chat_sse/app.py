@@ -1,47 +1,49 @@
-"""The composition root: the one place that turns settings into objects."""
+"""The composition root: the one place that turns settings into a running service."""
 
 import asyncio
-import importlib.util
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from chat_sse.access.address import ClientAddresses
 from chat_sse.access.headers import RESPONSE_HEADERS
 from chat_sse.access.hosts import TrustedHost
 from chat_sse.access.keys import Authentication, KeyRing
 from chat_sse.access.links import Links
-from chat_sse.access.origin import Origins
+from chat_sse.access.principal import Authenticate, BeforeAsk
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
 from chat_sse.api.openapi.document import document
-from chat_sse.api.routes import Service, handle_unauthenticated, routes
-from chat_sse.api.trailing_slash import TrailingSlash
+from chat_sse.api.paths import RootPath, TrailingSlash
+from chat_sse.api.routes import handle_unauthenticated, routes
+from chat_sse.api.service import Service
 from chat_sse.errors import ChatError, Unauthenticated
-from chat_sse.formats import FORMATS
-from chat_sse.formats.base import Delivery
-from chat_sse.limits.admission import Limits
-from chat_sse.limits.bodies import BodyMemory
-from chat_sse.limits.budget import Budget
-from chat_sse.limits.counts import Counts
-from chat_sse.limits.memory import MemoryCounts
-from chat_sse.limits.plan import Plan
-from chat_sse.limits.rates import Rate
-from chat_sse.messages import Policy
+from chat_sse.lifetime import Lifetime, StartOnDemand
 from chat_sse.observe.logging import RequestLog, quiet_content_loggers
-from chat_sse.relay.deadlines import Timeouts
-from chat_sse.relay.relay import CLEANUP_SECONDS, Relay
-from chat_sse.settings import Settings, SettingsError, load_settings, variable
+from chat_sse.opening import (
+    check_default_format,
+    check_root_path,
+    check_store,
+    make_service,
+    open_limits,
+    open_store,
+    timeouts,
+)
+from chat_sse.records import AfterAnswer
+from chat_sse.relay.relay import Relay
+from chat_sse.relay.reports import Reports
+from chat_sse.settings import Settings, load_settings
 from chat_sse.stores.base import Store
-from chat_sse.stores.memory import MemoryStore
 from chat_sse.upstreams.base import Upstream
-from chat_sse.upstreams.opening import allowed_models, open_upstream
+from chat_sse.upstreams.opening import open_upstream
 from chat_sse.web import chat as page
 from chat_sse.web.docs.pages import documentation
 
@@ -62,179 +64,125 @@ CORS_RESPONSE_HEADERS = (
 )
 
 
+class ChatService:
+    """The service as one object: an ASGI application, and an async context manager that starts and closes it.
+
+    Another application mounts it, and enters it where it starts itself. Where nobody enters it, the first
+    request starts it, and it ends with its process.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        upstream: Upstream | None = None,
+        store: Store | None = None,
+        authenticate: Authenticate | None = None,
+        before_ask: BeforeAsk | None = None,
+        after_answer: AfterAnswer | None = None,
+    ) -> None:
+        """Build it. Nothing is opened or connected yet.
+
+        `settings`: read from the environment and `.env` when left out. `upstream` and `store` replace what
+        the settings say; the caller closes them. For the other three see their types. Raises SettingsError
+        when a setting is wrong.
+        """
+        self.settings = settings or load_settings(os.environ)
+        check_default_format(self.settings)
+        check_root_path(self.settings)
+        if store is None:
+            check_store(self.settings)
+        quiet_content_loggers()
+        self._upstream, self._store = upstream, store
+        self._before_ask, self._after_answer = before_ask, after_answer
+        # A link is good for as long as its answer can be read.
+        life_seconds = self.settings.total_timeout + self.settings.stream_ttl
+        self._links = Links(self.settings.secret_key, life_seconds=life_seconds)
+        self._lifetime = Lifetime(self._open)
+        self.app = self._build(authenticate)
+        """The application itself, without what only a mounted one needs."""
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises what opening the parts raises, such as StoreUnavailable."""
+        await self._lifetime.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close: end what still runs, and release everything that was opened."""
+        await self._lifetime.aclose()
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Handle a connection, without writing into the outer application's scope and state."""
+        return self.app({**scope, "state": {**scope.get("state", {})}}, receive, send)
+
+    def _build(self, authenticate: Authenticate | None) -> Starlette:
+        settings = self.settings
+        serving = [*routes(), *page.routes()]
+
+        @asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Service]]:
+            async with self:
+                yield {"service": await self._lifetime.start()}  # our server looks there for it
+
+        app = Starlette(
+            routes=[*serving, *documentation(serving, document)],
+            lifespan=lifespan,
+            middleware=[
+                *([Middleware(RootPath, root_path=settings.root_path)] if settings.root_path else ()),
+                Middleware(TrailingSlash),
+                Middleware(RequestLog, headers=RESPONSE_HEADERS),
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=settings.allowed_origin,
+                    allow_methods=CORS_METHODS,
+                    allow_headers=CORS_REQUEST_HEADERS,
+                    allow_credentials=settings.cors_credentials,
+                    expose_headers=CORS_RESPONSE_HEADERS,
+                ),
+                Middleware(ErrorMiddleware),
+                Middleware(
+                    TrustedHost,
+                    bound_to=settings.host,
+                    allowed=settings.allowed_hosts,
+                    authenticated=bool(settings.api_keys) or authenticate is not None,
+                ),
+                Middleware(StartOnDemand, lifetime=self._lifetime),
+                Middleware(
+                    Authentication,
+                    keys=KeyRing(settings.api_keys),
+                    links=self._links,
+                    addresses=ClientAddresses(settings.trusted_proxies),
+                    authenticate=authenticate,
+                ),
+            ],
+            exception_handlers={
+                ChatError: handle_chat_error,
+                Unauthenticated: handle_unauthenticated,
+                HTTPException: handle_http_exception,
+            },
+        )
+        app.router.redirect_slashes = False  # see `TrailingSlash`
+        return app
+
+    async def _open(self, stack: AsyncExitStack) -> Service:
+        settings = self.settings
+        upstream = self._upstream or await open_upstream(settings, stack)
+        store = self._store or await open_store(settings, stack)
+        limits = await open_limits(settings, stack)
+        relay = Relay(upstream, store, timeouts(settings), Reports(after_answer=self._after_answer))
+        stack.push_async_callback(relay.aclose)
+        drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
+        stack.push_async_callback(_cancel, drain)
+        return make_service(settings, upstream, relay, limits, links=self._links, before_ask=self._before_ask)
+
+
 def create_app(
     settings: Settings | None = None, *, upstream: Upstream | None = None, store: Store | None = None
 ) -> Starlette:
-    """Build the service.
-
-    `settings`: read from the environment and `.env` when left out. `upstream` and `store` replace what the
-    settings say; the caller closes them. Raises SettingsError when a setting is wrong.
-    """
-    settings = settings or load_settings(os.environ)
-    check_default_format(settings)
-    if store is None:
-        check_store(settings)
-    quiet_content_loggers()
-    serving = [*routes(), *page.routes()]
-    # A link is good for as long as its answer can be read.
-    links = Links(settings.secret_key, life_seconds=settings.total_timeout + settings.stream_ttl)
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
-        async with AsyncExitStack() as stack:
-            answering = upstream or await open_upstream(settings, stack)
-            keeping = store or await _open_store(settings, stack)
-            limits = await _open_limits(settings, stack)
-            relay = Relay(answering, keeping, _timeouts(settings))
-            stack.push_async_callback(relay.aclose)
-            drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
-            stack.push_async_callback(_cancel, drain)
-            yield {"service": _service(settings, answering, relay, limits, links)}
-
-    app = Starlette(
-        routes=[*serving, *documentation(serving, document)],
-        lifespan=lifespan,
-        middleware=[
-            Middleware(TrailingSlash),
-            Middleware(RequestLog, headers=RESPONSE_HEADERS),
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.allowed_origin,
-                allow_methods=CORS_METHODS,
-                allow_headers=CORS_REQUEST_HEADERS,
-                allow_credentials=settings.cors_credentials,
-                expose_headers=CORS_RESPONSE_HEADERS,
-            ),
-            Middleware(ErrorMiddleware),
-            Middleware(
-                TrustedHost,
-                bound_to=settings.host,
-                allowed=settings.allowed_hosts,
-                authenticated=bool(settings.api_keys),
-            ),
-            Middleware(
-                Authentication,
-                keys=KeyRing(settings.api_keys),
-                links=links,
-                addresses=ClientAddresses(settings.trusted_proxies),
-            ),
-        ],
-        exception_handlers={
-            ChatError: handle_chat_error,
-            Unauthenticated: handle_unauthenticated,
-            HTTPException: handle_http_exception,
-        },
-    )
-    app.router.redirect_slashes = False  # see `TrailingSlash`
-    return app
-
-
-def check_default_format(settings: Settings) -> None:
-    """Raises SettingsError when there is no format with the default's name."""
-    names = [kind.name for kind in FORMATS]
-    if settings.default_format.lower() not in names:
-        raise SettingsError([f"{variable('default_format')} must be one of {', '.join(names)}"])
-
-
-def check_store(settings: Settings) -> None:
-    """Check that the store could be opened, without connecting. Raises SettingsError."""
-    if settings.redis_url is None and settings.workers == 1:
-        return
-    if importlib.util.find_spec("redis") is None:
-        cause = variable("workers" if settings.redis_url is None else "redis_url")
-        raise SettingsError([f"{cause} needs the extra `redis`: pip install 'chat-sse[redis]'"])
-    if settings.redis_url is None:
-        return
-    from chat_sse.redis_access import connector  # noqa: PLC0415  (part of an extra)
-
-    try:
-        connector(settings.redis_url)
-    except ValueError as exc:
-        raise SettingsError([f"CHAT_SSE_REDIS_URL cannot be used: {exc}"]) from None
-
-
-async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
-    if settings.redis_url is not None:
-        return await _open_redis_store(settings, settings.redis_url, stack)
-    store = MemoryStore(
-        ttl_seconds=settings.stream_ttl,
-        max_kept=settings.max_kept_streams,
-        max_kept_bytes=settings.max_kept_bytes,
-    )
-    stack.push_async_callback(store.aclose)
-    return store
-
-
-async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack) -> Store:
-    from chat_sse.stores.redis.store import RedisStore  # noqa: PLC0415  (part of an extra)
-
-    store = RedisStore(
-        url,
-        prefix=settings.redis_prefix,
-        ttl_seconds=settings.stream_ttl,
-        running_seconds=settings.total_timeout + settings.stream_ttl + CLEANUP_SECONDS,
-    )
-    stack.push_async_callback(store.aclose)
-    await store.start()
-    return store
-
-
-async def _open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
-    """Set up the limits. They must be opened before the relay, so that they are closed after it."""
-    plan = Plan(
-        rate=Rate.parse(settings.rate_limit),
-        rate_total=Rate.parse(settings.rate_limit_total),
-        streams_per_client=settings.max_streams_per_client,
-        streams=settings.max_streams,
-        budget=Budget.parse(settings.token_budget),
-        budget_total=Budget.parse(settings.token_budget_total),
-        share_percent=settings.max_share,
-        least_share_tokens=4 * settings.max_output_tokens,  # room for some of the longest answers
-    )
-    counts: Counts = MemoryCounts(plan)
-    if settings.redis_url is not None:
-        from chat_sse.limits.redis import SharedCounts  # noqa: PLC0415 - needs an extra
-
-        counts = SharedCounts(settings.redis_url, plan, settings.redis_prefix)
-        stack.push_async_callback(counts.aclose)
-    return Limits(counts=counts, system_prompt=settings.system_prompt)
-
-
-def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limits, links: Links) -> Service:
-    delivery = Delivery(
-        heartbeat_seconds=settings.heartbeat,
-        send_timeout_seconds=settings.send_timeout,
-    )
-    return Service(
-        relay=relay,
-        formats=tuple(kind(delivery) for kind in FORMATS),
-        default_format=settings.default_format.lower(),
-        policy=Policy(
-            models=allowed_models(settings, upstream.models),
-            max_messages=settings.max_messages,
-            max_chars=settings.max_chars,
-            max_output_tokens=settings.max_output_tokens,
-            keeps_newest=settings.long_conversations == "newest",
-            data_images_only=settings.image_urls == "data",
-        ),
-        limits=limits,
-        bodies=BodyMemory(settings.max_body_bytes),
-        origins=Origins(settings.allowed_origin),
-        links=links,
-        max_body_bytes=settings.max_body_bytes,
-        receive_timeout_seconds=settings.receive_timeout,
-        shutdown_grace_seconds=settings.shutdown_grace,
-    )
-
-
-def _timeouts(settings: Settings) -> Timeouts:
-    return Timeouts(
-        accept_wait=settings.accept_wait,
-        first_token_timeout=settings.first_token_timeout,
-        idle_timeout=settings.idle_timeout,
-        total_timeout=settings.total_timeout,
-        disconnect_grace=settings.disconnect_grace,
-    )
+    """Return the service as a Starlette application, for a server to run. Arguments: see `ChatService`."""
+    return ChatService(settings, upstream=upstream, store=store).app
 
 
 async def _drain_at_exit(relay: Relay, grace_seconds: float) -> None:

@@ -3,6 +3,7 @@
     ChatError
     ├── InvalidRequest            400  invalid_request
     ├── Unauthenticated           401  unauthenticated
+    ├── Forbidden                 403  forbidden
     ├── ForbiddenOrigin           403  forbidden_origin
     ├── NotFound                  404  not_found
     │   └── StreamNotFound        404  stream_not_found
@@ -112,6 +113,13 @@ class Unauthenticated(ChatError):
     status = 401
     content = "This service needs an API key."
     example = "send a valid key as `Authorization: Bearer <key>`, or open a valid link"
+
+
+class Forbidden(ChatError):
+    code = "forbidden"
+    status = 403
+    content = "You are not allowed to ask this."
+    example = "this model is for members"
 
 
 class ForbiddenOrigin(ChatError):

@@ -22,6 +22,7 @@ FLOORS = (
     {"access", "formats", "limits", "observe", "stores", "upstreams"},
     {"relay"},
     {"api", "web"},
+    {"lifetime", "opening"},
     {"app"},
     {"server", "terminal"},
     {"cli"},
@@ -45,7 +46,7 @@ LIBRARIES = {
     "redis": ("limits/redis", "redis_access.py", "stores/redis/"),
     "rich": ("terminal/",),
     "sse_starlette": ("app.py", "formats/"),
-    "starlette": ("access/", "api/", "app.py", "formats/", "observe/", "web/"),
+    "starlette": ("access/", "api/", "app.py", "formats/", "lifetime.py", "observe/", "web/"),
     "uvicorn": ("server/",),
     "xllamacpp": ("upstreams/local_server.py",),
 }

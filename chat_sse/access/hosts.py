@@ -49,7 +49,7 @@ class TrustedHost:
         if self._any or not name or name in self._names:
             return True
         if self._configured:
-            return _is_address(name.decode("latin-1")) and scope["path"] in HEALTH_PATHS
+            return _is_address(name.decode("latin-1")) and _is_health_check(scope)
         # The socket counts as well: another server may listen elsewhere than the settings say.
         server = scope.get("server")
         if server is None or not _is_address(server[0]):  # a Unix socket, behind a proxy; or none at all
@@ -58,7 +58,12 @@ class TrustedHost:
             return False
         if self._authenticated or _is_address(name.decode("latin-1")):
             return True
-        return scope["path"] in HEALTH_PATHS
+        return _is_health_check(scope)
+
+
+def _is_health_check(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) in HEALTH_PATHS
 
 
 def is_loopback(host: str) -> bool:

@@ -9,11 +9,12 @@ import hmac
 from collections.abc import Awaitable, Mapping, Sequence
 from urllib.parse import parse_qs
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chat_sse.access.address import ClientAddresses
 from chat_sse.access.links import Links
-from chat_sse.access.principal import Principal
+from chat_sse.access.principal import USER_PREFIX, Authenticate, Principal
 
 
 class KeyRing:
@@ -47,8 +48,18 @@ class KeyRing:
 class Authentication:
     """Find out who a request comes from: by its key, or by the link that it opens."""
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, links: Links, addresses: ClientAddresses) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        links: Links,
+        addresses: ClientAddresses,
+        authenticate: Authenticate | None = None,
+    ) -> None:
+        """`authenticate`: is asked about who comes without a key or link of ours."""
         self.app = app
+        self._authenticate = authenticate
         self._keys = keys
         self._links = links
         self._addresses = addresses
@@ -57,10 +68,20 @@ class Authentication:
         """Handle a connection, without a coroutine of its own."""
         if scope["type"] == "http":
             address = self._addresses.client_of(scope)
-            scope["state"]["principal"] = Principal(client=address)
-            if self._keys:
-                scope["state"]["principal"] = self._prove(scope, address)
+            principal = Principal(client=address)
+            if self._keys or self._authenticate is not None:
+                principal = self._prove(scope, address)
+            scope["state"]["principal"] = principal
+            if self._authenticate is not None and not principal.proven:
+                return self._ask_application(self._authenticate, scope, receive, send)
         return self.app(scope, receive, send)
+
+    async def _ask_application(
+        self, authenticate: Authenticate, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if (principal := await authenticate(Request(scope))) is not None:
+            scope["state"]["principal"] = principal
+        await self.app(scope, receive, send)
 
     def _prove(self, scope: Scope, address: str) -> Principal:
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
@@ -72,6 +93,10 @@ class Authentication:
         elif b"token=" in scope["query_string"]:
             [token] = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[:1]
             link = self._links.read(token)
-            if link is not None and link.owner in self._keys:  # a key taken away takes its links along
+            if link is not None and self._knows(link.owner):
                 return Principal(owner=link.owner, client=address, answer=link.answer)
         return Principal(owner="", client=address, proven=False)
+
+    def _knows(self, owner: str) -> bool:
+        """Return whether links of an owner are good: a key taken away takes its links along."""
+        return owner in self._keys or (self._authenticate is not None and owner.startswith(USER_PREFIX))

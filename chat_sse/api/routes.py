@@ -4,45 +4,26 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import update_wrapper
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from chat_sse.access.headers import header
-from chat_sse.access.links import Links
-from chat_sse.access.origin import Origins
 from chat_sse.access.principal import principal_of
 from chat_sse.api.error_responses import handle_chat_error
+from chat_sse.api.paths import public_path
 from chat_sse.api.request_body import check_media_type, question_in_url, receive_body
 from chat_sse.api.request_fields import place_of, prefers_async
+from chat_sse.api.service import Service
 from chat_sse.errors import ChatError, InvalidRequest, KeyReused, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Reading
 from chat_sse.formats.negotiation import choose
-from chat_sse.limits.admission import Limits, Permit
-from chat_sse.limits.bodies import BodyMemory
-from chat_sse.messages import MAX_KEY_CHARS, Policy, Question, admit, decode_ask
-from chat_sse.relay.relay import Relay
+from chat_sse.limits.admission import Permit
+from chat_sse.messages import MAX_KEY_CHARS, Question, admit, decode_ask
 from chat_sse.stores.base import Log, LogSpec
-
-
-class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """What the handlers work with. Made in `app.py`, found in the request's state."""
-
-    relay: Relay
-    formats: tuple[Format, ...]
-    default_format: str
-    policy: Policy
-    limits: Limits
-    bodies: BodyMemory
-    origins: Origins
-    links: Links
-    max_body_bytes: int
-    receive_timeout_seconds: float
-    shutdown_grace_seconds: float
 
 
 def routes() -> list[Route]:
@@ -90,9 +71,8 @@ async def ask(request: Request) -> Response:
     permit = await service.limits.arrive(client, attaches=False)
     with service.bodies.body(client) as body:
         await receive_body(request, *bounds, body.add)
-        question, spec = _decode(request, body.content, key)
-    stream = await service.relay.start(question, spec, request.scope["state"]["request_id"], permit)
-    return _answer(request, fmt, stream, permit)
+        asked = _decode(request, body.content, key)
+    return await _start(request, fmt, asked, permit)
 
 
 async def ask_by_url(request: Request) -> Response:
@@ -108,9 +88,8 @@ async def ask_by_url(request: Request) -> Response:
         body = question_in_url(request, service.max_body_bytes)
         return await _attach(request, fmt, key, hashlib.sha256(body).digest())
     permit = await service.limits.arrive(principal_of(request).client, attaches=False)
-    question, spec = _decode(request, question_in_url(request, service.max_body_bytes), key)
-    stream = await service.relay.start(question, spec, request.scope["state"]["request_id"], permit)
-    return _answer(request, fmt, stream, permit)
+    asked = _decode(request, question_in_url(request, service.max_body_bytes), key)
+    return await _start(request, fmt, asked, permit)
 
 
 async def attach(request: Request) -> Response:
@@ -230,13 +209,24 @@ def _decode(request: Request, body: bytes | bytearray, key: str | None) -> tuple
     return admit(ask, _service(request).policy, principal.client), spec
 
 
+async def _start(request: Request, fmt: Format, asked: tuple[Question, LogSpec], permit: Permit) -> Response:
+    """Ask, unless the application refuses, and return the answer."""
+    service, (question, spec) = _service(request), asked
+    if service.before_ask is not None:
+        question = await service.before_ask(question, principal_of(request))
+    stream = await service.relay.start(question, spec, request.scope["state"]["request_id"], permit)
+    return _answer(request, fmt, stream, permit)
+
+
 def _answer(request: Request, fmt: Format, stream: Log, permit: Permit) -> Response:
     limits = permit.headers()
     if prefers_async(request):
         token = _service(request).links.token(stream.id, stream.owner)
-        location = f"/ask/{stream.id}?token={token}"
-        headers = {"Location": location, "Preference-Applied": "respond-async"}
-        return Response(status_code=202, headers={**_headers(stream), **limits, **headers})
+        headers = {
+            "Location": f"{_path(request, stream)}?token={token}",
+            "Preference-Applied": "respond-async",
+        }
+        return Response(status_code=202, headers={**_headers(request, stream), **limits, **headers})
     return _respond(request, fmt, stream, after=-1, limits=limits)
 
 
@@ -277,7 +267,9 @@ def _respond(
     request: Request, fmt: Format, stream: Log, *, after: int, limits: Mapping[str, str] | None = None
 ) -> Response:
     relay = _service(request).relay
-    headers = {**_headers(stream), **limits} if limits else _headers(stream)
+    headers = _headers(request, stream)
+    if limits:
+        headers |= limits
     return fmt.respond(
         Reading(
             stream_id=stream.id,
@@ -289,5 +281,9 @@ def _respond(
     )
 
 
-def _headers(stream: Log) -> dict[str, str]:
-    return {"Content-Location": f"/ask/{stream.id}", "Vary": "Accept"}
+def _headers(request: Request, stream: Log) -> dict[str, str]:
+    return {"Content-Location": _path(request, stream), "Vary": "Accept"}
+
+
+def _path(request: Request, stream: Log) -> str:
+    return public_path(request.scope, f"/ask/{stream.id}")

@@ -116,6 +116,9 @@ def _counted_as(client: str) -> Iterator[tuple[str, str, int, bool]]:
 @lru_cache(KNOWN_CLIENTS)
 def site_of(client: str) -> str | None:
     """Return the /48 that a client lies in; None for one that is no IPv6 network."""
-    if client.startswith(KEY_PREFIX) or not client.endswith("/64"):
+    if not client.endswith("/64"):
         return None
-    return str(IPv6Network(client).supernet(new_prefix=SITE_PREFIX_BITS))
+    try:
+        return str(IPv6Network(client).supernet(new_prefix=SITE_PREFIX_BITS))
+    except ValueError:  # a name that an application gave
+        return None

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from chat_sse.access.headers import RESPONSE_HEADERS
 from chat_sse.api.error_responses import error_headers_and_body
-from chat_sse.api.routes import Service
+from chat_sse.api.service import Service
 from chat_sse.errors import ChatError, InvalidRequest, Overloaded, RequestTimeout
 from chat_sse.server.request_head import MAX_HEAD_BYTES, check_head, head_too_large
 from chat_sse.server.response_writer import ResponseWriter

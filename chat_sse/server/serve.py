@@ -10,8 +10,8 @@ import uvicorn
 
 from chat_sse import __version__
 from chat_sse.access.hosts import is_loopback
-from chat_sse.app import check_default_format, check_store
 from chat_sse.observe.logging import configure_logging
+from chat_sse.opening import check_default_format, check_root_path, check_store
 from chat_sse.server.own_redis import OwnRedis, RedisMissing, find_program
 from chat_sse.server.protocol import BoundedProtocol
 from chat_sse.server.workers import DrainingServer, Supervisor, bound_unread_bytes
@@ -29,17 +29,18 @@ BACKLOG = 4096
 OWN_FILES = 40
 
 
-def serve(host: str | None, port: int | None, workers: int | None) -> None:
+def serve(host: str | None, port: int | None, workers: int | None, root_path: str | None) -> None:
     """Serve until a signal. The arguments override the settings; None leaves them.
 
     Always exits: 0 after a signal, 2 when a setting is wrong, 3 when the server could not start.
     """
-    given = {"host": host, "port": port, "workers": workers}
+    given = {"host": host, "port": port, "workers": workers, "root_path": root_path}
     overrides = {variable(name): str(value) for name, value in given.items() if value is not None}
     os.environ.update(overrides)  # the workers read the same settings as this process
     try:
         settings = load_settings(os.environ)
         check_default_format(settings)
+        check_root_path(settings)
         model_name = _check_upstream(settings)
         check_store(settings)
         own_redis = _start_redis(settings)
@@ -131,7 +132,7 @@ def _greeting(settings: Settings, host: str, port: int, local_model: str | None)
     address = f"[{host}]" if ":" in host else host
     return "\n".join(
         (
-            f"chat-sse {__version__} on http://{address}:{port}",
+            f"chat-sse {__version__} on http://{address}:{port}{settings.root_path or ''}",
             f"  answers from {upstream}: {', '.join(models)}",
             f"  open to {reach}, {keys}; pages from {', '.join(settings.allowed_origin)} may call it",
             f"  answers to {_host_names(settings)} (CHAT_SSE_ALLOWED_HOSTS)",

@@ -23,7 +23,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
-from chat_sse.api.routes import Service
+from chat_sse.api.service import Service
 from chat_sse.observe.logging import configure_logging
 from chat_sse.server.own_redis import OwnRedis
 

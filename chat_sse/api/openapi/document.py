@@ -41,8 +41,8 @@ one terminal event: `done` or `error`.**
 """
 
 
-def document(routes: Iterable[Route]) -> Json:
-    """Describe these routes. Raises KeyError for one that has no entry in OPERATIONS."""
+def document(routes: Iterable[Route], root_path: str = "") -> Json:
+    """Describe these routes, which lie under a path. Raises KeyError for one without entry in OPERATIONS."""
     paths: dict[str, Json] = {}
     for route in routes:
         if route.include_in_schema:
@@ -57,7 +57,7 @@ def document(routes: Iterable[Route]) -> Json:
             "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "This service"}],
+        "servers": [{"url": root_path or "/", "description": "This service"}],
         "tags": [
             {"name": "Ask", "description": "Ask, read on, stop."},
             {"name": "Operate", "description": "For load balancers and operators."},

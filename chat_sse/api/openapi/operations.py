@@ -10,6 +10,7 @@ from chat_sse.errors import (
     BudgetSpent,
     ChatError,
     Draining,
+    Forbidden,
     ForbiddenOrigin,
     HeadTooLarge,
     InternalError,
@@ -53,7 +54,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Wherever answers are: what is said to those who may not, and to those who do not stop trying.
-REFUSALS = (Unauthenticated, ForbiddenOrigin, TooManyRequests)
+REFUSALS = (Unauthenticated, Forbidden, ForbiddenOrigin, TooManyRequests)
 # Before an answer has begun, these can come from any operation that asks.
 ASKING = (
     InvalidRequest,

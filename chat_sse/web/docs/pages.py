@@ -5,8 +5,10 @@ of our own that start them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
@@ -31,14 +33,17 @@ REDOC_POLICY = POLICY.replace(
     "style-src-attr 'unsafe-inline'; font-src data:",
 )
 
+# Under which the service is shown; an outer application's path may have anything in it.
+KNOWN_PATHS = 8
+
 HEADERS = {"Content-Security-Policy": POLICY, "Cross-Origin-Opener-Policy": "same-origin"}
 
 
 def documentation(
-    described: Sequence[Route], describe: Callable[[Iterable[Route]], dict[str, Any]]
+    described: Sequence[Route], describe: Callable[[Iterable[Route], str], dict[str, Any]]
 ) -> list[Route]:
     """Return the routes that document these routes, and themselves. `describe` makes the OpenAPI document."""
-    pages = Pages(lambda: msgspec.json.encode(describe([*described, *own])))
+    pages = Pages(lambda root_path: msgspec.json.encode(describe([*described, *own], root_path)))
     own = [
         Route("/openapi.json", pages.openapi),
         Route("/docs", pages.swagger_ui),
@@ -54,19 +59,32 @@ def documentation(
 class Pages:
     """The handlers."""
 
-    def __init__(self, document: Callable[[], bytes]) -> None:
-        self._openapi = Asset(document, "application/json", HEADERS)
+    def __init__(self, document: Callable[[str], bytes]) -> None:
+        """`document`: the OpenAPI document of a service under a path."""
+        self._openapi_under = lru_cache(KNOWN_PATHS)(
+            lambda path: Asset(lambda: document(path), "application/json", HEADERS)
+        )
         self._swagger_ui = asset_of(ASSETS / "swagger.html", HEADERS)
         self._redoc = asset_of(ASSETS / "redoc.html", {**HEADERS, "Content-Security-Policy": REDOC_POLICY})
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document of this service."""
-        return await self._openapi.respond(request)
+        path = quote(request.scope.get("root_path", "").strip("/"))
+        return await self._openapi_under(f"/{path}" if path else "").respond(request)
 
     async def swagger_ui(self, request: Request) -> Response:
         """Try the service out, with Swagger UI."""
-        return await self._swagger_ui.respond(request)
+        return await _respond(self._swagger_ui, request)
 
     async def redoc(self, request: Request) -> Response:
         """Read about the service, with Redoc."""
-        return await self._redoc.respond(request)
+        return await _respond(self._redoc, request)
+
+
+async def _respond(page: Asset, request: Request) -> Response:
+    """Return a page. Its links are relative: from its path with a slash at the end they would lead astray."""
+    if request.scope.get("raw_path", b"").endswith(b"/"):
+        return Response(
+            status_code=307, headers={"Location": f"../{request.scope['path'].rpartition('/')[2]}"}
+        )
+    return await page.respond(request)
