@@ -20,7 +20,7 @@ from chat_sse.api.request_fields import place_of, prefers_async
 from chat_sse.errors import ChatError, InvalidRequest, KeyReused, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
-from chat_sse.formats.base import Format, Reading
+from chat_sse.formats.base import NEGOTIATED, Format, Reading
 from chat_sse.formats.negotiation import choose
 from chat_sse.limits.admission import Limits, Permit
 from chat_sse.limits.bodies import BodyMemory
@@ -102,7 +102,7 @@ async def ask_by_url(request: Request) -> Response:
         return await _resume(request, fmt, owner, place)
     if request.method == "HEAD":
         admit(decode_ask(question_in_url(request, service.max_body_bytes)), service.policy)
-        return Response(media_type=fmt.media_type)
+        return fmt.respond_to_head()
     key = _key(request, request.query_params.get("id"))
     if key is not None and await service.relay.knows(key):
         body = question_in_url(request, service.max_body_bytes)
@@ -290,4 +290,4 @@ def _respond(
 
 
 def _headers(stream: Log) -> dict[str, str]:
-    return {"Content-Location": f"/ask/{stream.id}", "Vary": "Accept"}
+    return {"Content-Location": f"/ask/{stream.id}", **NEGOTIATED}
