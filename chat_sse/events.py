@@ -4,7 +4,6 @@ An event type is one class and one line: in `Terminal` if it ends an answer, els
 schema in the OpenAPI document and what counts as a log's last entry follow from there.
 """
 
-import codecs
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,6 @@ from chat_sse.errors import ChatError, ErrorBody, InternalError
 # A regular expression: the stream's id, a dot, and the event's number without leading zeros.
 EVENT_ID = r"[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})"
 _EVENT_ID = re.compile(EVENT_ID)
-
-# The name of our handler for characters that are not ASCII (PEP 293).
-_ESCAPE = "chat_sse.json"
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,15 +97,11 @@ def as_ascii(entry: bytes) -> bytes:
     lines at U+2028 or U+0085 (httpx, Python's `splitlines`), one that decodes each piece of the network by
     itself. That leaves the Content-Type without a charset, whose whole value other clients compare.
     """
-    return entry if entry.isascii() else entry.decode().encode("ascii", _ESCAPE)
-
-
-def _escape(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)  # noqa: S101 - bytes were decoded without it
-    return encode_basestring_ascii(error.object[error.start : error.end])[1:-1], error.end
-
-
-codecs.register_error(_ESCAPE, _escape)
+    if entry.isascii():
+        return entry
+    # Taken for a text it gets its own escapes once more: that is undone, and those of the others stay.
+    quoted = encode_basestring_ascii(entry.decode())[1:-1]
+    return quoted.replace('\\"', '"').replace("\\\\", "\\").encode()
 
 
 def is_terminal(entry: bytes) -> bool:
