@@ -11,7 +11,6 @@ from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
 from chat_sse.access.address import ClientAddresses
 from chat_sse.access.headers import RESPONSE_HEADERS
@@ -19,6 +18,7 @@ from chat_sse.access.hosts import TrustedHost
 from chat_sse.access.keys import Authentication, KeyRing
 from chat_sse.access.links import Links
 from chat_sse.access.origin import Origins
+from chat_sse.api.cors import Cors
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
 from chat_sse.api.openapi.document import document
 from chat_sse.api.routes import Service, handle_unauthenticated, routes
@@ -45,22 +45,6 @@ from chat_sse.upstreams.opening import allowed_models, open_upstream
 from chat_sse.web import chat as page
 from chat_sse.web.docs.pages import documentation
 
-CORS_METHODS = ("GET", "POST", "DELETE")
-CORS_REQUEST_HEADERS = (
-    *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id"),
-    # What clients and tracing add by themselves: none of it is obeyed, and refusing one would stop a page.
-    *("Baggage", "Cache-Control", "Pragma", "Sentry-Trace", "Traceparent", "Tracestate"),
-    *("User-Agent", "X-Requested-With"),
-)
-CORS_RESPONSE_HEADERS = (
-    "Content-Location",
-    "Location",
-    "RateLimit",
-    "RateLimit-Policy",
-    "Retry-After",
-    "X-Request-Id",
-)
-
 
 def create_app(
     settings: Settings | None = None, *, upstream: Upstream | None = None, store: Store | None = None
@@ -76,6 +60,7 @@ def create_app(
         check_store(settings)
     quiet_content_loggers()
     serving = [*routes(), *page.routes()]
+    origins = Origins(settings.allowed_origin)
     # A link is good for as long as its answer can be read.
     links = Links(settings.secret_key, life_seconds=settings.total_timeout + settings.stream_ttl)
 
@@ -89,7 +74,8 @@ def create_app(
             stack.push_async_callback(relay.aclose)
             drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
             stack.push_async_callback(_cancel, drain)
-            yield {"service": _service(settings, answering, relay, limits, links)}
+            service = _service(settings, answering, relay, limits, links=links, origins=origins)
+            yield {"service": service}
 
     app = Starlette(
         routes=[*serving, *documentation(serving, document)],
@@ -97,14 +83,7 @@ def create_app(
         middleware=[
             Middleware(TrailingSlash),
             Middleware(RequestLog, headers=RESPONSE_HEADERS),
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.allowed_origin,
-                allow_methods=CORS_METHODS,
-                allow_headers=CORS_REQUEST_HEADERS,
-                allow_credentials=settings.cors_credentials,
-                expose_headers=CORS_RESPONSE_HEADERS,
-            ),
+            Middleware(Cors, origins=origins, allow_credentials=settings.cors_credentials),
             Middleware(ErrorMiddleware),
             Middleware(
                 TrustedHost,
@@ -200,7 +179,9 @@ async def _open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
     return Limits(counts=counts, system_prompt=settings.system_prompt)
 
 
-def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limits, links: Links) -> Service:
+def _service(
+    settings: Settings, upstream: Upstream, relay: Relay, limits: Limits, *, links: Links, origins: Origins
+) -> Service:
     delivery = Delivery(
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
@@ -219,7 +200,7 @@ def _service(settings: Settings, upstream: Upstream, relay: Relay, limits: Limit
         ),
         limits=limits,
         bodies=BodyMemory(settings.max_body_bytes),
-        origins=Origins(settings.allowed_origin),
+        origins=origins,
         links=links,
         max_body_bytes=settings.max_body_bytes,
         receive_timeout_seconds=settings.receive_timeout,

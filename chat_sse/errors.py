@@ -118,7 +118,7 @@ class ForbiddenOrigin(ChatError):
     code = "forbidden_origin"
     status = 403
     content = "This page is not allowed to use the service."
-    example = "the page's origin is not in ALLOWED_ORIGIN"
+    example = "the page's origin https://other.example is not in ALLOWED_ORIGIN"
 
 
 class NotFound(ChatError):
@@ -177,6 +177,7 @@ class Misdirected(ChatError):
     code = "misdirected_request"
     status = 421
     content = "This service is not available under this host name."
+    example = "the Host asked for, other.example, is not in CHAT_SSE_ALLOWED_HOSTS"
 
 
 class KeyReused(ChatError):

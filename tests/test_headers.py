@@ -28,7 +28,7 @@ PREFLIGHT = {"Origin": "http://localhost:3000", "Access-Control-Request-Method":
         ("PUT /ask", {}, 405),
         ("GET /nowhere", {}, 404),
         ("OPTIONS /ask", {"headers": PREFLIGHT}, 200),
-        ("OPTIONS /ask", {"headers": {**PREFLIGHT, "Origin": "https://evil.example"}}, 400),
+        ("OPTIONS /ask", {"headers": {**PREFLIGHT, "Origin": "https://evil.example"}}, 403),
         ("GET /healthz", {}, 200),
         ("GET /readyz", {}, 200),
         ("GET /openapi.json", {}, 200),
