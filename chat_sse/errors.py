@@ -147,7 +147,8 @@ class NotAcceptable(ChatError):
     content = "I cannot answer in the requested format."
     example = (
         "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain), "
-        "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream)"
+        "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream), "
+        "?format=html (Accept: text/event-stream)"
     )
 
 

@@ -18,6 +18,7 @@ PREFLIGHT = {"Origin": "http://localhost:3000", "Access-Control-Request-Method":
         ("POST /ask?format=text", {"json": HELLO}, 200),
         ("POST /ask?format=json", {"json": HELLO}, 200),
         ("POST /ask?format=ai-sdk", {"json": HELLO}, 200),
+        ("POST /ask?format=html", {"json": HELLO}, 200),
         ("POST /ask", {"json": HELLO, "headers": {"Prefer": "respond-async"}}, 202),
         ("HEAD /ask?q=Hi", {}, 200),
         ("GET /ask/chat/stream", {}, 204),

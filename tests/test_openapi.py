@@ -115,7 +115,7 @@ def test_each_example_of_a_question_is_answered_as_the_example_of_the_stream_say
     assert answer == [(event_id.replace(old_id, new_id), event) for event_id, event in documented]
 
 
-@pytest.mark.parametrize("name", ["sse", "text", "json", "ai-sdk"])
+@pytest.mark.parametrize("name", ["sse", "text", "json", "ai-sdk", "html"])
 def test_each_format_is_documented_with_an_answer_as_it_is_sent(
     service: RunningService, upstream: ScriptedUpstream, document: dict[str, Any], name: str
 ) -> None:
