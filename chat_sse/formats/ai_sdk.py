@@ -53,7 +53,7 @@ UI_MESSAGE_EVENT: Json = {
     "description": "One event of `?format=ai-sdk`: a chunk of the AI SDK's UI message stream, or `[DONE]`.",
     "type": "object",
     "required": ["data"],
-    "properties": {"data": {"type": "string"}},
+    "properties": {"data": {"type": "string", "pattern": r"^(\{|\[DONE\]$)"}},
     "not": {"required": ["id"]},  # clients must not resume it by an id
 }
 

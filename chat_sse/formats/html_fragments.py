@@ -37,11 +37,13 @@ HTML_EVENT: Json = {
     "type": "object",
     "required": ["data"],
     "properties": {
-        "event": {"enum": ["start", "reasoning", "done"]},
+        "event": {"enum": ["message", "start", "reasoning", "done"]},
         "id": {"type": "string", "pattern": f"^{EVENT_ID}$"},
         "retry": {"type": "integer"},
-        "data": {"type": "string", "contentMediaType": "text/html"},
+        # An element, or a text, in which quotes are escaped.
+        "data": {"type": "string", "contentMediaType": "text/html", "pattern": '^(<|[^"]*$)'},
     },
+    "anyOf": [{"required": ["id"]}, {"properties": {"data": {"pattern": "^<"}}}],  # a note has no id
 }
 
 
