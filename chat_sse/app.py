@@ -11,7 +11,6 @@ from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from chat_sse.access.address import ClientAddresses
@@ -19,7 +18,9 @@ from chat_sse.access.headers import RESPONSE_HEADERS
 from chat_sse.access.hosts import TrustedHost
 from chat_sse.access.keys import Authentication, KeyRing
 from chat_sse.access.links import Links
+from chat_sse.access.origin import Origins
 from chat_sse.access.principal import Authenticate, BeforeAsk
+from chat_sse.api.cors import Cors
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
 from chat_sse.api.openapi.document import document
 from chat_sse.api.paths import RootPath, TrailingSlash
@@ -46,22 +47,6 @@ from chat_sse.upstreams.base import Upstream
 from chat_sse.upstreams.opening import open_upstream
 from chat_sse.web import chat as page
 from chat_sse.web.docs.pages import documentation
-
-CORS_METHODS = ("GET", "POST", "DELETE")
-CORS_REQUEST_HEADERS = (
-    *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id"),
-    # What clients and tracing add by themselves: none of it is obeyed, and refusing one would stop a page.
-    *("Baggage", "Cache-Control", "Pragma", "Sentry-Trace", "Traceparent", "Tracestate"),
-    *("User-Agent", "X-Requested-With"),
-)
-CORS_RESPONSE_HEADERS = (
-    "Content-Location",
-    "Location",
-    "RateLimit",
-    "RateLimit-Policy",
-    "Retry-After",
-    "X-Request-Id",
-)
 
 
 class ChatService:
@@ -98,6 +83,7 @@ class ChatService:
         # A link is good for as long as its answer can be read.
         life_seconds = self.settings.total_timeout + self.settings.stream_ttl
         self._links = Links(self.settings.secret_key, life_seconds=life_seconds)
+        self._origins = Origins(self.settings.allowed_origin)
         self._lifetime = Lifetime(self._open)
         self.app = self._build(authenticate)
         """The application itself, without what only a mounted one needs."""
@@ -133,14 +119,7 @@ class ChatService:
                 *([Middleware(RootPath, root_path=settings.root_path)] if settings.root_path else ()),
                 Middleware(TrailingSlash),
                 Middleware(RequestLog, headers=RESPONSE_HEADERS),
-                Middleware(
-                    CORSMiddleware,
-                    allow_origins=settings.allowed_origin,
-                    allow_methods=CORS_METHODS,
-                    allow_headers=CORS_REQUEST_HEADERS,
-                    allow_credentials=settings.cors_credentials,
-                    expose_headers=CORS_RESPONSE_HEADERS,
-                ),
+                Middleware(Cors, origins=self._origins, allow_credentials=settings.cors_credentials),
                 Middleware(ErrorMiddleware),
                 Middleware(
                     TrustedHost,
@@ -175,7 +154,15 @@ class ChatService:
         stack.push_async_callback(relay.aclose)
         drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
         stack.push_async_callback(_cancel, drain)
-        return make_service(settings, upstream, relay, limits, links=self._links, before_ask=self._before_ask)
+        return make_service(
+            settings,
+            upstream,
+            relay,
+            limits,
+            links=self._links,
+            origins=self._origins,
+            before_ask=self._before_ask,
+        )
 
 
 def create_app(

@@ -126,7 +126,7 @@ class ForbiddenOrigin(ChatError):
     code = "forbidden_origin"
     status = 403
     content = "This page is not allowed to use the service."
-    example = "the page's origin is not in ALLOWED_ORIGIN"
+    example = "the page's origin https://other.example is not in ALLOWED_ORIGIN"
 
 
 class NotFound(ChatError):
@@ -153,10 +153,7 @@ class NotAcceptable(ChatError):
     code = "not_acceptable"
     status = 406
     content = "I cannot answer in the requested format."
-    example = (
-        "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain), "
-        "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream)"
-    )
+    example = "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain)"
 
 
 class RequestTimeout(ChatError):
@@ -185,6 +182,7 @@ class Misdirected(ChatError):
     code = "misdirected_request"
     status = 421
     content = "This service is not available under this host name."
+    example = "the Host asked for, other.example, is not in CHAT_SSE_ALLOWED_HOSTS"
 
 
 class KeyReused(ChatError):

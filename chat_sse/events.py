@@ -7,6 +7,7 @@ schema in the OpenAPI document and what counts as a log's last entry follow from
 import re
 import secrets
 from collections.abc import Iterator, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Protocol, TypeAlias, get_args
 
 import msgspec
@@ -16,9 +17,6 @@ from chat_sse.errors import ChatError, ErrorBody, InternalError
 # A regular expression: the stream's id, a dot, and the event's number without leading zeros.
 EVENT_ID = r"[A-Za-z0-9_-]{1,64}\.(0|[1-9][0-9]{0,8})"
 _EVENT_ID = re.compile(EVENT_ID)
-
-# U+2028, U+2029 and U+0085, which JSON allows in a string as they are.
-_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,14 +90,18 @@ TERMINAL_PREFIXES = tuple(
 )
 
 
-def on_one_line(entry: bytes) -> bytes:
-    """Escape in an event's JSON what is a line's end to Unicode, though not to an event stream.
+def as_ascii(entry: bytes) -> bytes:
+    """Return an event's JSON with everything escaped that is not ASCII.
 
-    `iter_lines` of httpx, and Python's `splitlines`, break lines there.
+    So every client reads the same text: one that takes `text/*` for Latin-1 (`requests`), one that breaks
+    lines at U+2028 or U+0085 (httpx, Python's `splitlines`), one that decodes each piece of the network by
+    itself. That leaves the Content-Type without a charset, whose whole value other clients compare.
     """
-    for character, escape in _LINE_ENDS:
-        entry = entry.replace(character, escape)
-    return entry
+    if entry.isascii():
+        return entry
+    # Taken for a text it gets its own escapes once more: that is undone, and those of the others stay.
+    quoted = encode_basestring_ascii(entry.decode())[1:-1]
+    return quoted.replace('\\"', '"').replace("\\\\", "\\").encode()
 
 
 def is_terminal(entry: bytes) -> bool:

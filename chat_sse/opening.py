@@ -113,6 +113,7 @@ def make_service(
     limits: Limits,
     *,
     links: Links,
+    origins: Origins,
     before_ask: BeforeAsk | None,
 ) -> Service:
     """Return what the handlers work with."""
@@ -134,7 +135,7 @@ def make_service(
         ),
         limits=limits,
         bodies=BodyMemory(settings.max_body_bytes),
-        origins=Origins(settings.allowed_origin),
+        origins=origins,
         links=links,
         before_ask=before_ask,
         max_body_bytes=settings.max_body_bytes,

@@ -173,7 +173,8 @@ def test_a_cut_within_an_event_loses_and_repeats_nothing(
     client: Client, network: BadNetwork, upstream: ScriptedUpstream, key: str
 ) -> None:
     upstream.answer(*map(Say, PIECES), Finish())
-    for last in ('"content":"Grüße1', '"content":"Grüße3 "}\n', '"content":"Grüße5 "}\nid: '):
+    word = r"Gr\u00fc\u00dfe"
+    for last in (f'"content":"{word}1', f'"content":"{word}3 "}}\n', f'"content":"{word}5 "}}\nid: '):
         network.cut_next(after=last.encode(), reset=False)
     with running(client, network.url, key) as process:
         assert process.finish() == TEXT

@@ -42,6 +42,52 @@ def test_a_preflight_allows_our_methods_and_headers(service: RunningService) -> 
     assert set(wanted) <= set(response.headers["access-control-allow-headers"].lower().split(", "))
 
 
+REFUSED = {
+    "the origin": (
+        {"Origin": "https://evil.example"},
+        (403, "forbidden_origin", "the page's origin https://evil.example is not in ALLOWED_ORIGIN"),
+    ),
+    "the method": (
+        {"Access-Control-Request-Method": "PUT"},
+        (400, "invalid_request", "pages may not use the method PUT"),
+    ),
+    "two headers": (
+        {"Access-Control-Request-Headers": "content-type,x-mine, x-other"},
+        (400, "invalid_request", "pages may not send the headers x-mine, x-other"),
+    ),
+    "a private network": (
+        {"Access-Control-Request-Private-Network": "true"},
+        (400, "invalid_request", "pages may not be sent to a private network by a public site"),
+    ),
+}
+
+
+@pytest.mark.parametrize("headers", REFUSED)
+def test_a_refused_preflight_says_in_its_body_and_in_the_log_what_it_was(
+    service: RunningService, headers: str
+) -> None:
+    more, (status, code, details) = REFUSED[headers]
+    wanted = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "X-Request-Id": f"r-{code}", **more}
+    response = httpx2.options(f"{service.url}/ask", headers=wanted)
+    body = response.json()
+    assert (response.status_code, body["error"], body["details"]) == (status, code, details)
+    assert body["request_id"] == response.headers["x-request-id"] == f"r-{code}"
+    assert response.headers["content-type"] == "application/json"
+    assert "Access-Control-Request-Headers" in response.headers["vary"]
+    allowed = response.headers.get("access-control-allow-origin")
+    assert allowed == (None if code == "forbidden_origin" else PAGE)
+    service.wait_for_log(f"preflight.refused.*{details}.*request_id=r-{code}")
+
+
+def test_what_a_refusal_repeats_is_bounded_and_forges_no_line_of_the_log(service: RunningService) -> None:
+    hostile = "https://" + "x" * 3000
+    wanted = {"Origin": hostile, "Access-Control-Request-Method": "POST"}
+    response = httpx2.options(f"{service.url}/ask", headers=wanted)
+    assert response.status_code == 403
+    assert len(response.content) < 1000
+    assert "x" * 300 not in service.log()
+
+
 @pytest.mark.parametrize("body", [HELLO, {"messages": []}])
 def test_errors_have_the_headers_too(
     service: RunningService, upstream: ScriptedUpstream, body: object

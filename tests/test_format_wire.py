@@ -31,7 +31,7 @@ from tests.support.upstream import (
 )
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
-FORMATS = ["sse", "text", "json", "ai-sdk"]
+FORMATS = ["sse", "text", "json", "ai-sdk", "html"]
 every_format = pytest.mark.parametrize("fmt", FORMATS)
 without_resume = pytest.mark.parametrize("fmt", ["text", "json"])
 
@@ -85,6 +85,7 @@ def patient(upstream_port: int) -> Iterator[RunningService]:
     [
         ("sse", "text/event-stream", {}),
         ("ai-sdk", "text/event-stream", {"x-vercel-ai-ui-message-stream": "v1"}),
+        ("html", "text/event-stream", {}),
         ("text", "text/plain; charset=utf-8", {"x-content-type-options": "nosniff"}),
         ("json", "application/json", {}),
     ],
@@ -296,7 +297,7 @@ def test_a_client_that_cannot_come_back_takes_the_upstream_call_with_it(
     assert call.wait_gone(10)  # the grace is a minute
 
 
-@pytest.mark.parametrize("fmt", ["sse", "ai-sdk"])
+@pytest.mark.parametrize("fmt", ["sse", "ai-sdk", "html"])
 def test_a_client_that_can_come_back_is_waited_for(
     patient: RunningService, upstream: ScriptedUpstream, fmt: str
 ) -> None:

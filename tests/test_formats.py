@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from html import unescape
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from chat_sse.events import (
     error_of,
     failure,
 )
-from chat_sse.formats import ai_sdk, json_body, sse, text
+from chat_sse.formats import ai_sdk, html_fragments, json_body, sse, text
 from tests.support.service import parse_sse
 
 ID = "8f3c"
@@ -101,7 +102,35 @@ def read_ai_sdk(batches: Iterator[Sequence[bytes]]) -> Read:
     )
 
 
-READERS = {"sse": read_sse, "text": read_text, "json": read_json, "ai-sdk": read_ai_sdk}
+def events_of_html(body: bytes) -> list[dict[str, str]]:
+    """Read a stream's events as their fields."""
+    *blocks, nothing = body.decode().split("\n\n")
+    assert nothing == ""
+    return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
+
+
+def read_html(batches: Iterator[Sequence[bytes]]) -> Read:
+    encoder = html_fragments.HtmlEncoder(ID, 0)
+    found = events_of_html(b"".join(encoder.encode(batch) for batch in batches))
+    text, ends = "", []
+    for event in found:
+        fragment = event["data"]
+        if event.get("event") == "done":
+            cancelled = 'data-finish-reason="cancelled"' in fragment
+            ends.append("failed" if "data-error=" in fragment else "stopped" if cancelled else "whole")
+        elif "event" not in event and not fragment.startswith(("<em", "<strong")):
+            assert "<" not in fragment.replace("<br>", "")
+            text += unescape(fragment.replace("<br>", "\n"))
+    return Read(text, ends)
+
+
+READERS = {
+    "sse": read_sse,
+    "text": read_text,
+    "json": read_json,
+    "ai-sdk": read_ai_sdk,
+    "html": read_html,
+}
 every_format = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 
 # Any text that JSON can carry: no lone surrogates; line ends and U+2028 all the more.
@@ -210,6 +239,53 @@ def test_a_failure_in_a_ui_message_stream_speaks_to_the_person() -> None:
     error = UpstreamProtocol("cut")
     [chunk] = chunks_of(iter([entries_of([failure(error, "r")])]))
     assert chunk == {"type": "error", "errorText": error.content}
+
+
+# HTML fragments.
+
+
+def html_of(events: Sequence[Event]) -> str:
+    return html_fragments.HtmlEncoder(ID, 0).encode(entries_of(events)).decode()
+
+
+def test_an_html_stream_is_by_the_letter() -> None:
+    events: list[Event] = [
+        Start(id=ID, model='m"<'),
+        Reasoning("a < b"),
+        Delta("<b>\n & \"'"),
+        Done(finish_reason="stop", usage=USAGE),
+    ]
+    assert html_of(events) == (
+        "retry: 2000\n"
+        f'event: start\ndata: <span data-answer="{ID}" data-model="m&quot;&lt;"></span>\nid: {ID}.0\n\n'
+        f"event: reasoning\ndata: a &lt; b\nid: {ID}.1\n\n"
+        f"data: &lt;b&gt;<br> &amp; &quot;&#x27;\nid: {ID}.2\n\n"
+        f'event: done\ndata: <span data-finish-reason="stop"></span>\nid: {ID}.3\n\n'
+    )
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "cancelled"])
+def test_an_answer_that_was_cut_says_so_in_its_text_before_its_end(reason: str) -> None:
+    note, done = events_of_html(
+        html_of([Start(id=ID, model="m"), Delta("Hi"), Done(finish_reason=reason)]).encode()
+    )[2:]
+    assert set(note) == {"data"}  # unnamed, so that every page shows it; without an id: it comes with the end
+    assert note["data"].startswith('<em role="status">')
+    assert done["data"] == f'<span data-finish-reason="{reason}"></span>'
+
+
+def test_a_failure_in_html_is_an_alert_and_then_the_end() -> None:
+    error = UpstreamProtocol("cut", content='<img src="x">')
+    note, done = events_of_html(html_of([Start(id=ID, model="m"), failure(error, "r")]).encode())[1:]
+    assert note["data"] == '<strong role="alert">&lt;img src=&quot;x&quot;&gt;</strong>'
+    assert done["data"] == '<span data-error="upstream_protocol_error"></span>'
+
+
+def test_a_fault_of_one_reading_of_html_has_no_id_to_resume_behind() -> None:
+    encoder = html_fragments.HtmlEncoder(ID, 3)
+    found = events_of_html(encoder.encode_fault(msgspec.json.encode(failure(Draining(), "r"))))
+    assert [event.get("event") for event in found] == [None, "done"]
+    assert not any("id" in event for event in found)
 
 
 # The JSON body.

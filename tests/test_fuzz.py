@@ -253,7 +253,7 @@ def test_any_place_in_an_answer_is_read_on_or_refused(
     pairs=st.dictionaries(
         st.sampled_from(["q", "messages", "id", "format", "last_event_id", "token", "x"]),
         st.binary(max_size=30)
-        | st.sampled_from([b"sse", b"text", b"json", b"ai-sdk"])
+        | st.sampled_from([b"sse", b"text", b"json", b"ai-sdk", b"html"])
         | (json_values | st.lists(message, max_size=2)).map(msgspec.json.encode),
     )
 )

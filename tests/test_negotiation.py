@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from chat_sse.errors import NotAcceptable
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Delivery, Format
+from chat_sse.formats.html_fragments import HtmlFormat
 from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.negotiation import choose
 from chat_sse.formats.sse import SseFormat
@@ -23,6 +24,7 @@ KINDS: tuple[Format, ...] = (
     TextFormat(DELIVERY),
     JsonFormat(DELIVERY),
     AiSdkFormat(DELIVERY),
+    HtmlFormat(DELIVERY),
 )
 FORMATS = {kind.name: kind for kind in KINDS}
 MEDIA_TYPES = ["text/event-stream", "text/plain", "application/json"]

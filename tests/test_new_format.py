@@ -62,7 +62,7 @@ def test_it_is_documented(url: str) -> None:
     assert content["text/x-shout"] == {"schema": {"type": "string"}, "example": "HELLO THERE!"}
 
 
-@pytest.mark.parametrize("fmt", ["sse", "ai-sdk", "shout"])
+@pytest.mark.parametrize("fmt", ["sse", "ai-sdk", "html", "shout"])
 def test_a_client_that_leaves_is_noticed_by_any_server(
     url: str, upstream: ScriptedUpstream, fmt: str
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_default_format_that_does_not_exist_ends_the_start_with_2_and_the_name
     env = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "none", "CHAT_SSE_DEFAULT_FORMAT": "canary"}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "chat-sse: CHAT_SSE_DEFAULT_FORMAT must be one of sse, text, json, ai-sdk\n"
+    assert ended.stderr == "chat-sse: CHAT_SSE_DEFAULT_FORMAT must be one of sse, text, json, ai-sdk, html\n"
 
 
 def test_a_default_format_is_named_in_any_case(upstream: ScriptedUpstream) -> None:

@@ -2,6 +2,9 @@
 
 from starlette.types import Scope
 
+# Of a header's value that an error repeats.
+MAX_SHOWN_CHARS = 200
+
 # Every response gets these, unless it has its own.
 RESPONSE_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     # An answer is never run as a script, nor shown as a page, because it looks like one.
@@ -23,3 +26,8 @@ def header(scope: Scope, name: bytes) -> str | None:
         if field == name:
             return str(value, "latin-1")
     return None
+
+
+def shown(value: bytes) -> str:
+    """Return a header's value as an error may repeat it."""
+    return value.decode("latin-1")[:MAX_SHOWN_CHARS]

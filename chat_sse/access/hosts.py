@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chat_sse.access.headers import shown
 from chat_sse.errors import Misdirected
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -38,13 +39,16 @@ class TrustedHost:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Handle a connection, without a coroutine of its own. Raises Misdirected."""
-        if scope["type"] == "http" and not self._accepts(scope):
-            raise Misdirected("this host name is not in CHAT_SSE_ALLOWED_HOSTS")
+        if scope["type"] == "http":
+            host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+            if not self._accepts(scope, _without_port(host).lower()):
+                raise Misdirected(
+                    f"the Host asked for, {shown(host)}, is not in CHAT_SSE_ALLOWED_HOSTS; if a proxy "
+                    "wrote it, let it pass the visitor's on (nginx: proxy_set_header Host $http_host)"
+                )
         return self.app(scope, receive, send)
 
-    def _accepts(self, scope: Scope) -> bool:
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        name = _without_port(host).lower()
+    def _accepts(self, scope: Scope, name: bytes) -> bool:
         # No browser leaves it out; some health checks do.
         if self._any or not name or name in self._names:
             return True

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_sse.errors import (
     ChatError,
+    ForbiddenOrigin,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -46,7 +47,10 @@ def error_response(error: ChatError, request_id: str) -> Response:
 def handle_chat_error(request: Request, exc: Exception) -> Response:
     """Return the response to an error of our own."""
     assert isinstance(exc, ChatError)  # noqa: S101 - it is registered for this class
-    return error_response(exc, request.state.request_id)
+    request_id = request.state.request_id
+    if isinstance(exc, ForbiddenOrigin):  # its page sees the error, its operator does not
+        log.warning("origin.refused", extra={"fields": {"cause": exc.details, "request_id": request_id}})
+    return error_response(exc, request_id)
 
 
 def handle_http_exception(request: Request, exc: Exception) -> Response:

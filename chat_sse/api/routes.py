@@ -19,7 +19,7 @@ from chat_sse.api.service import Service
 from chat_sse.errors import ChatError, InvalidRequest, KeyReused, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
-from chat_sse.formats.base import Format, Reading
+from chat_sse.formats.base import NEGOTIATED, Format, Reading
 from chat_sse.formats.negotiation import choose
 from chat_sse.limits.admission import Permit
 from chat_sse.messages import MAX_KEY_CHARS, Question, admit, decode_ask
@@ -82,7 +82,7 @@ async def ask_by_url(request: Request) -> Response:
         return await _resume(request, fmt, owner, place)
     if request.method == "HEAD":
         admit(decode_ask(question_in_url(request, service.max_body_bytes)), service.policy)
-        return Response(media_type=fmt.media_type)
+        return fmt.respond_to_head()
     key = _key(request, request.query_params.get("id"))
     if key is not None and await service.relay.knows(key):
         body = question_in_url(request, service.max_body_bytes)
@@ -282,7 +282,7 @@ def _respond(
 
 
 def _headers(request: Request, stream: Log) -> dict[str, str]:
-    return {"Content-Location": _path(request, stream), "Vary": "Accept"}
+    return {"Content-Location": _path(request, stream), **NEGOTIATED}
 
 
 def _path(request: Request, stream: Log) -> str:

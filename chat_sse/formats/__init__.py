@@ -11,6 +11,7 @@ May import: errors, events. Begin with `base.py`, then `text.py`, the shortest.
 
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format
+from chat_sse.formats.html_fragments import HtmlFormat
 from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.sse import SseFormat
 from chat_sse.formats.text import TextFormat
@@ -21,4 +22,5 @@ FORMATS: tuple[type[Format], ...] = (
     TextFormat,
     JsonFormat,
     AiSdkFormat,
+    HtmlFormat,
 )

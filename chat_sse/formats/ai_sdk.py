@@ -29,8 +29,8 @@ from chat_sse.events import (
     Start,
     Terminal,
     Usage,
+    as_ascii,
     decode_event,
-    on_one_line,
 )
 from chat_sse.formats.base import EVENT_STREAM, SCHEMA_REF, Format, Json, Reading
 from chat_sse.formats.sse import Encoder, EventStream
@@ -53,7 +53,7 @@ UI_MESSAGE_EVENT: Json = {
     "description": "One event of `?format=ai-sdk`: a chunk of the AI SDK's UI message stream, or `[DONE]`.",
     "type": "object",
     "required": ["data"],
-    "properties": {"data": {"type": "string"}},
+    "properties": {"data": {"type": "string", "pattern": r"^(\{|\[DONE\]$)"}},
     "not": {"required": ["id"]},  # clients must not resume it by an id
 }
 
@@ -78,7 +78,7 @@ class UiMessageEncoder(Encoder):
         blocks: list[bytes] = []
         for entry in entries:
             event = decode_event(entry)
-            blocks += (b"data: %s\n\n" % on_one_line(_encode(chunk)) for chunk in self._chunks(event))
+            blocks += (b"data: %s\n\n" % as_ascii(_encode(chunk)) for chunk in self._chunks(event))
             if isinstance(event, Terminal):
                 blocks.append(DONE)
         return b"".join(blocks)

@@ -14,6 +14,9 @@ Json: TypeAlias = dict[str, Any]
 
 EVENT_STREAM = "text/event-stream"
 
+# Of every response whose format depends on `Accept`.
+NEGOTIATED = {"Vary": "Accept"}
+
 # Where the OpenAPI document keeps the schemas that others refer to.
 SCHEMA_REF = "#/components/schemas/{name}"
 
@@ -33,6 +36,12 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Response headers, the same in every format."""
     request_id: str = ""
     """For an error that ends this reading."""
+
+
+async def _nothing(_: Subscriber | None) -> Batches:
+    none: Sequence[Sequence[bytes]] = ()
+    for entries in none:
+        yield entries
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +79,10 @@ class Format(ABC):
     @abstractmethod
     def respond(self, reading: Reading) -> Response:
         """Return the response that sends what is read."""
+
+    def respond_to_head(self) -> Response:
+        """Return the response to a HEAD that stands for a question: `respond`'s head, of no answer."""
+        return self.respond(Reading(stream_id="", after=-1, follow=_nothing, headers=NEGOTIATED))
 
     @staticmethod
     @abstractmethod

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from chat_sse.errors import ChatError
-from chat_sse.events import EVENT_ID, Start, failure, is_terminal
+from chat_sse.events import EVENT_ID, Start, as_ascii, failure, is_terminal
 from chat_sse.formats.base import EVENT_STREAM, SCHEMA_REF, Delivery, Format, Json, Reading
 from chat_sse.formats.client_stream import NO_WRITER, BodyWriter, ClientStream
 
@@ -70,7 +70,7 @@ class Encoder:
                     yield self.encode(entries)
         except ChatError as exc:
             self.ended = True
-            yield self.encode_fault(msgspec.json.encode(failure(exc, reading.request_id)))
+            yield self.encode_fault(as_ascii(msgspec.json.encode(failure(exc, reading.request_id))))
 
 
 class SseEncoder(Encoder):
@@ -104,7 +104,7 @@ class SseEncoder(Encoder):
 
 
 HEADERS = (
-    # Without the charset that Starlette adds: it is always UTF-8, and some clients compare the whole value.
+    # Without the charset that Starlette adds: some clients compare the whole value. See `as_ascii`.
     (b"content-type", EVENT_STREAM.encode()),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -187,7 +187,8 @@ class EventStream(EventSourceResponse):
 
 SERVER_SENT_EVENT: Json = {
     "title": "ServerSentEvent",
-    "description": "One event, as an `EventSource` reads it. Events have no name, so `onmessage` sees all.",
+    "description": "One event, as an `EventSource` reads it. Events have no name, so `onmessage` sees all. "
+    "The stream is ASCII: its JSON escapes everything else.",
     "type": "object",
     "required": ["id", "data"],
     "properties": {

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from urllib.parse import urlsplit
 
+from chat_sse.origins import origin_regex
 from chat_sse.settings.fields import Settings, variable
 from chat_sse.target import base_url_faults, body_faults, header_faults
 
-_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 _HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]*]+")
 # A key's name goes into logs, and before a slash into names of ours; without dots it is no address either.
 _KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -19,9 +19,7 @@ _SECRET = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_SECRET_CHARS},512}}={{0,2}}")
 
 def contradictions(settings: Settings) -> Iterator[str]:
     """Yield each fault, without the value."""
-    for origin in settings.allowed_origin:
-        if origin != "*" and not _ORIGIN.fullmatch(origin):
-            yield "ALLOWED_ORIGIN must be * or origins such as https://chat.example.org, with commas between"
+    yield from _faults_of_origins(settings.allowed_origin)
     if "*" in settings.allowed_origin and settings.cors_credentials:
         yield "ALLOWED_ORIGIN=* and CHAT_SSE_CORS_CREDENTIALS=true would let any page act for a visitor"
     yield from _faults_of_keys(settings.api_keys)
@@ -36,6 +34,14 @@ def contradictions(settings: Settings) -> Iterator[str]:
     yield from _limits_that_refuse_all(settings)
     if settings.redis_url is not None and not _is_redis_url(settings.redis_url):
         yield "CHAT_SSE_REDIS_URL must be a redis, rediss or unix URL, such as redis://127.0.0.1:6379/0"
+
+
+def _faults_of_origins(origins: tuple[str, ...]) -> Iterator[str]:
+    for number, origin in enumerate(origins, 1):
+        try:
+            origin_regex("http://any" if origin == "*" else origin)
+        except ValueError as exc:
+            yield f"ALLOWED_ORIGIN must be * or origins with commas between; number {number}: {exc}"
 
 
 def _is_redis_url(text: str) -> bool:

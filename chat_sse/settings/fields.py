@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65_535, description="a port number, 0 to 65535")] = 8000
     root_path: Annotated[
         str | None,
-        Meta(pattern=r"^(/[A-Za-z0-9._~-]+)+$", description="a path such as /chat, without a slash at its end"),
+        Meta(pattern=r"^(/[A-Za-z0-9._~-]+)+$", description="a path such as /chat, not ending in a slash"),
     ] = None
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")] = 1
     models: Names = ()

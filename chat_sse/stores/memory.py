@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from chat_sse.errors import ChatError, KeyReused, StreamNotFound
-from chat_sse.events import Done, Event, Failure, Subscriber, Terminal, on_one_line, terminal_event
+from chat_sse.events import Done, Event, Failure, Subscriber, Terminal, as_ascii, terminal_event
 from chat_sse.stores.base import UNKNOWN, Extent, Log, LogSpec
 
 _encode = msgspec.json.Encoder().encode
@@ -63,7 +63,7 @@ class MemoryLog:
         for event in events:
             entry = _encode(event)
             if not entry.isascii():
-                entry = on_one_line(entry)
+                entry = as_ascii(entry)
             self._entries.append(entry)
             self.size += len(entry)
             if isinstance(event, (Done, Failure)):
@@ -78,7 +78,7 @@ class MemoryLog:
         if self.sealed:
             return False
         if not entry.isascii():
-            entry = on_one_line(entry)
+            entry = as_ascii(entry)
         entries = self._entries
         entries.append(entry)
         self.size += len(entry)
