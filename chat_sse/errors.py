@@ -41,10 +41,8 @@ import msgspec
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every error response.
-
-    `content` is for the person, `details` for the developer; `error` is the code to program against;
-    `retryable` says whether asking again can help.
+    """The body of every error response. `content` is for the person, `details` for the developer, `error` for
+    programs; `retryable` says whether asking again can help.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -153,7 +151,11 @@ class NotAcceptable(ChatError):
     code = "not_acceptable"
     status = 406
     content = "I cannot answer in the requested format."
-    example = "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain)"
+    example = (
+        "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain), "
+        "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream), "
+        "?format=html (Accept: text/event-stream)"
+    )
 
 
 class RequestTimeout(ChatError):
