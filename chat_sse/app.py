@@ -22,14 +22,14 @@ from chat_sse.access.origin import Origins
 from chat_sse.access.principal import Authenticate, BeforeAsk
 from chat_sse.api.cors import Cors
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
-from chat_sse.api.openapi.document import document
 from chat_sse.api.paths import RootPath, TrailingSlash
-from chat_sse.api.routes import handle_unauthenticated, routes
+from chat_sse.api.routes import handle_unauthenticated
 from chat_sse.api.service import Service
 from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.lifetime import Lifetime, StartOnDemand
 from chat_sse.observe.logging import RequestLog, quiet_content_loggers
 from chat_sse.opening import (
+    all_routes,
     check_default_format,
     check_root_path,
     check_store,
@@ -45,8 +45,6 @@ from chat_sse.settings import Settings, load_settings
 from chat_sse.stores.base import Store
 from chat_sse.upstreams.base import Upstream
 from chat_sse.upstreams.opening import open_upstream
-from chat_sse.web import chat as page
-from chat_sse.web.docs.pages import documentation
 
 
 class ChatService:
@@ -105,7 +103,6 @@ class ChatService:
 
     def _build(self, authenticate: Authenticate | None) -> Starlette:
         settings = self.settings
-        serving = [*routes(), *page.routes()]
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Service]]:
@@ -113,7 +110,7 @@ class ChatService:
                 yield {"service": await self._lifetime.start()}  # our server looks there for it
 
         app = Starlette(
-            routes=[*serving, *documentation(serving, document)],
+            routes=all_routes(),
             lifespan=lifespan,
             middleware=[
                 *([Middleware(RootPath, root_path=settings.root_path)] if settings.root_path else ()),

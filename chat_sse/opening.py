@@ -3,9 +3,12 @@
 import importlib.util
 from contextlib import AsyncExitStack
 
+from starlette.routing import Route
+
 from chat_sse.access.links import Links
 from chat_sse.access.origin import Origins
 from chat_sse.access.principal import BeforeAsk
+from chat_sse.api.openapi.document import document
 from chat_sse.api.routes import routes
 from chat_sse.api.service import Service
 from chat_sse.formats import FORMATS
@@ -25,6 +28,8 @@ from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
 from chat_sse.upstreams.base import Upstream
 from chat_sse.upstreams.opening import allowed_models
+from chat_sse.web import chat as page
+from chat_sse.web.docs.pages import documentation
 
 
 def check_default_format(settings: Settings) -> None:
@@ -34,10 +39,16 @@ def check_default_format(settings: Settings) -> None:
         raise SettingsError([f"{variable('default_format')} must be one of {', '.join(names)}"])
 
 
+def all_routes() -> list[Route]:
+    """Return the routes of the service, its pages and its documentation."""
+    serving = [*routes(), *page.routes()]
+    return [*serving, *documentation(serving, document)]
+
+
 def check_root_path(settings: Settings) -> None:
     """Raises SettingsError for a root path that could be taken for a path of the service's own."""
     first = (settings.root_path or "").split("/")[:2]
-    if any(route.path.split("/")[:2] == first for route in routes()):
+    if any(route.path.split("/")[:2] == first for route in all_routes()):
         raise SettingsError([f"{variable('root_path')} must not begin as a path of the service itself does"])
 
 

@@ -46,7 +46,7 @@ LIBRARIES = {
     "redis": ("limits/redis", "redis_access.py", "stores/redis/"),
     "rich": ("terminal/",),
     "sse_starlette": ("app.py", "formats/"),
-    "starlette": ("access/", "api/", "app.py", "formats/", "lifetime.py", "observe/", "web/"),
+    "starlette": ("access/", "api/", "app.py", "formats/", "lifetime.py", "observe/", "opening.py", "web/"),
     "uvicorn": ("server/",),
     "xllamacpp": ("upstreams/local_server.py",),
 }

@@ -1,6 +1,5 @@
 """Two processes behind nginx, set up as the README shows it: what a restart and a crash cost."""
 
-import re
 import signal
 import threading
 import time
@@ -15,13 +14,13 @@ import pytest
 from tests.conftest import QUICK
 from tests.support.nginx import run_nginx
 from tests.support.ports import free_port
+from tests.support.readme import code_block
 from tests.support.redis_server import RedisServer
 from tests.support.service import RunningService, ask, events, serve, text_of
 from tests.support.streams import asking
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream, Silence
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-[SHOWN] = re.findall(r"^```nginx\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+SHOWN = code_block("nginx", "upstream ")
 NEXT = "proxy_next_upstream error http_503 non_idempotent;"
 ASKERS = 6
 

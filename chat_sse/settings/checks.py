@@ -10,6 +10,7 @@ from chat_sse.settings.fields import Settings, variable
 from chat_sse.target import base_url_faults, body_faults, header_faults
 
 _HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]*]+")
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 # A key's name goes into logs, and before a slash into names of ours; without dots it is no address either.
 _KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What a bearer header can carry (RFC 6750, 2.1), and long enough that nobody can try them all.
@@ -27,6 +28,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield f"CHAT_SSE_SECRET_KEY must have {MIN_SECRET_CHARS} characters or more"
     if not all(_HOST.fullmatch(host) for host in settings.allowed_hosts):
         yield "CHAT_SSE_ALLOWED_HOSTS must be * or host names without scheme and port, with commas between"
+    if settings.root_path is not None and not _PATH.fullmatch(settings.root_path):
+        yield "CHAT_SSE_ROOT_PATH must be a path such as /chat, without a slash at its end"
     if settings.openai_base_url is not None:
         yield from base_url_faults("OPENAI_BASE_URL", settings.openai_base_url)
     yield from body_faults(variable("request_body"), settings.request_body, settings.max_output_tokens)

@@ -62,10 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: Names = ()
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="a port number, 0 to 65535")] = 8000
-    root_path: Annotated[
-        str | None,
-        Meta(pattern=r"^(/[A-Za-z0-9._~-]+)+$", description="a path such as /chat, not ending in a slash"),
-    ] = None
+    root_path: str | None = None
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")] = 1
     models: Names = ()
     system_prompt: str | None = None
