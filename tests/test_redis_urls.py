@@ -7,6 +7,7 @@ import httpx2
 import pytest
 import trustme
 
+from chat_sse.stores.redis.client import mode_of
 from tests.conftest import QUICK
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.service import ask, events, refused_start, serve, text_of
@@ -72,3 +73,9 @@ def test_a_redis_that_is_no_single_server_is_refused_at_start(
         said = refused_start({"CHAT_SSE_REDIS_URL": server.url}, "-m", "chat_sse", exit_code=3)
     assert f"leads to a Redis in the mode {mode}: it must be a single server" in said
     assert PASSWORD not in said
+
+
+@pytest.mark.parametrize("field", ["redis_mode", "server_mode"])  # Redis's word, and Valkey's
+@pytest.mark.parametrize("mode", ["standalone", "cluster", "sentinel"])
+def test_the_mode_of_redis_and_of_valkey_is_read(field: str, mode: str) -> None:
+    assert mode_of(f"# Server\r\nredis_version:7.2.4\r\n{field}:{mode}\r\nos:Linux\r\n".encode()) == mode

@@ -108,7 +108,7 @@ class Client:
         """
         if not self.mode:
             await connection.send_command("INFO", "server")
-            self.mode = _mode_of(await connection.read_response())
+            self.mode = mode_of(await connection.read_response())
             if self.mode != SINGLE:
                 raise RedisError
         _, _, *arguments = self.epoch()
@@ -129,7 +129,10 @@ class Client:
             log.warning("redis.down", extra={"fields": {"reason": reason}})
 
 
-def _mode_of(info: bytes) -> str:
-    """Return the server's mode from the section `server` of INFO; one that tells none is single."""
+def mode_of(info: bytes) -> str:
+    """Return the server's mode from the section `server` of INFO; one that tells none is single.
+
+    Valkey calls it `server_mode`.
+    """
     fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-    return fields.get("redis_mode", SINGLE)
+    return fields.get("server_mode") or fields.get("redis_mode", SINGLE)
