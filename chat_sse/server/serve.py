@@ -21,7 +21,8 @@ from chat_sse.server.protocol import BoundedProtocol
 from chat_sse.server.sockets import CannotListen, bound_unread_bytes, unix_socket
 from chat_sse.server.workers import DrainingServer, Supervisor
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
-from chat_sse.upstreams.local import LocalModelUnavailable, find_local_model, model_name
+from chat_sse.upstreams.local import find_local_model
+from chat_sse.upstreams.local_file import LocalModelUnavailable, model_name
 from chat_sse.upstreams.openai.upstream import public_url
 from chat_sse.upstreams.opening import allowed_models
 
@@ -46,6 +47,7 @@ def serve(
     os.environ.update(overrides)  # the workers read the same settings as this process
     try:
         settings = load_settings(os.environ)
+        configure_logging(settings.log_level, settings.log_format)
         check_default_format(settings)
         check_root_path(settings)
         model_name = _check_upstream(settings)
@@ -55,7 +57,6 @@ def serve(
         for fault in getattr(exc, "faults", [str(exc)]):
             click.echo(f"chat-sse: {fault}", err=True)
         sys.exit(2)
-    configure_logging(settings.log_level, settings.log_format)
     if settings.secret_key is None:
         os.environ[variable("secret_key")] = secrets.token_urlsafe(32)  # one for all workers
     try:
