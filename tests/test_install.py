@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chat_sse.upstreams.local_file import FILE, PACKAGE
-from tests.support.installs import ROOT, build_wheel, find_uv
+from tests.support.installs import CACHE, ROOT, build_wheel, find_uv
 from tests.support.service import RunningService, ask, events, text_of
 from tests.test_readme import example
 
@@ -61,7 +61,8 @@ def test_what_the_readme_says_installs_a_service_that_answers(tmp_path: Path) ->
     subprocess.run(
         [find_uv(), "venv", "--quiet", "--seed", "--python", sys.executable, str(fresh)], check=True
     )
-    home = {"XDG_CACHE_HOME": str(tmp_path), "PIP_CACHE_DIR": str(pip_cache())}
+    # pip keeps what it has fetched where it always does, so that another run need not fetch it again.
+    home = {"XDG_CACHE_HOME": str(tmp_path), "PIP_CACHE_DIR": str(CACHE / "pip")}
     environ = {**kept_of_the_environment(), **home, "PATH": f"{fresh}/bin:/usr/bin:/bin"}
     said = subprocess.run(
         ["bash", "-c", install.replace("chat-sse[local]", f"{wheel}[local]")],
@@ -83,11 +84,6 @@ def test_what_the_readme_says_installs_a_service_that_answers(tmp_path: Path) ->
     finally:
         process.kill()
         process.wait(STOP_SECONDS)
-
-
-def pip_cache() -> Path:
-    """Where pip keeps what it has fetched: another run of the suite need not fetch it again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pip"
 
 
 def kept_of_the_environment() -> dict[str, str]:

@@ -8,12 +8,13 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def find_uv() -> str:
     """Return the uv that runs this, one that is on the path, or the one that `tests/run` installs."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chat-sse"
-    found = os.environ.get("UV") or shutil.which("uv") or next(map(str, cache.glob("uv-*/bin/uv")), None)
+    ours = (CACHE / "chat-sse").glob("uv-*/bin/uv")
+    found = os.environ.get("UV") or shutil.which("uv") or next(map(str, ours), None)
     assert found is not None, "uv is not installed"
     return found
 
