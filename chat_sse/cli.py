@@ -42,22 +42,15 @@ Exit codes:
 @click.option("--root-path", help="Path at which a proxy shows it, such as /chat.")
 @click.version_option(__version__, prog_name="chat-sse")
 @click.pass_context
-def main(
-    context: click.Context,
-    host: str | None,
-    port: int | None,
-    uds: Path | None,
-    workers: int | None,
-    root_path: str | None,
-) -> None:
+def main(context: click.Context, /, **given: str | int | Path | None) -> None:
     """Serve /ask. Everything else is set in the environment or in .env: see .env.example."""
-    if uds is not None and (host, port) != (None, None):
+    if given["uds"] is not None and (given["host"], given["port"]) != (None, None):
         raise click.UsageError("--uds is instead of --host and --port")
     if context.invoked_subcommand is None:
         from chat_sse.server.serve import serve  # noqa: PLC0415 - see above
 
-        serve(host, port, uds, workers, root_path)
-    elif (host, port, uds, workers, root_path) != (None,) * 5:
+        serve(given)
+    elif any(value is not None for value in given.values()):
         raise click.UsageError("--host, --port, --uds, --workers and --root-path are for serving")
 
 

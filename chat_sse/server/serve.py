@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -35,14 +36,11 @@ BACKLOG = 4096
 OWN_FILES = 40
 
 
-def serve(
-    host: str | None, port: int | None, uds: Path | None, workers: int | None, root_path: str | None
-) -> None:
-    """Serve until a signal. The arguments override the settings; None leaves them.
+def serve(given: Mapping[str, str | int | Path | None]) -> None:
+    """Serve until a signal. `given`: settings of the command line, which override others; None leaves them.
 
     Always exits: 0 after a signal, 2 when a setting is wrong, 3 when the server could not start.
     """
-    given = {"host": host, "port": port, "uds": uds, "workers": workers, "root_path": root_path}
     overrides = {variable(name): str(value) for name, value in given.items() if value is not None}
     os.environ.update(overrides)  # the workers read the same settings as this process
     try:
