@@ -20,11 +20,13 @@ WORKDIR /src
 # Dependencies first: this layer is built again only when the lock file changes.
 COPY pyproject.toml uv.lock ./
 RUN for extra in $EXTRAS; do set -- "$@" --extra "$extra"; done; \
+    case $EXTRAS in *local*) set -- "$@" --group model ;; esac; \
     uv sync --locked --no-dev --no-install-project "$@"
 
 COPY README.md LICENSE ./
 COPY chat_sse ./chat_sse
 RUN for extra in $EXTRAS; do set -- "$@" --extra "$extra"; done; \
+    case $EXTRAS in *local*) set -- "$@" --group model ;; esac; \
     uv sync --locked --no-dev --no-editable "$@"
 
 

@@ -5,6 +5,7 @@ terminal's.
 """
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -31,20 +32,26 @@ Exit codes:
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", help="Address to listen on.  [default: CHAT_SSE_HOST or 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port.  [default: CHAT_SSE_PORT, PORT or 8000]")
+@click.option(
+    "--uds",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Unix socket instead.  [default: CHAT_SSE_UDS]",
+)
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: CHAT_SSE_WORKERS or 1]")
 @click.option("--root-path", help="Path at which a proxy shows it, such as /chat.")
 @click.version_option(__version__, prog_name="chat-sse")
 @click.pass_context
-def main(
-    context: click.Context, host: str | None, port: int | None, workers: int | None, root_path: str | None
-) -> None:
+def main(context: click.Context, /, **given: str | int | Path | None) -> None:
     """Serve /ask. Everything else is set in the environment or in .env: see .env.example."""
+    if given["uds"] is not None and (given["host"], given["port"]) != (None, None):
+        raise click.UsageError("--uds is instead of --host and --port")
     if context.invoked_subcommand is None:
         from chat_sse.server.serve import serve  # noqa: PLC0415 - see above
 
-        serve(host, port, workers, root_path)
-    elif (host, port, workers, root_path) != (None,) * 4:
-        raise click.UsageError("--host, --port, --workers and --root-path are for serving")
+        serve(given)
+    elif any(value is not None for value in given.values()):
+        raise click.UsageError("--host, --port, --uds, --workers and --root-path are for serving")
 
 
 @main.command(help=ASK_HELP, short_help="Ask a running service from the terminal.")

@@ -42,7 +42,7 @@ LIBRARIES = {
     "markdown_it": ("terminal/",),
     "msgspec": ("",),
     "openai": ("upstreams/openai/",),
-    "platformdirs": ("terminal/",),
+    "platformdirs": ("terminal/", "upstreams/local_file.py"),
     "redis": ("limits/redis", "redis_access.py", "stores/redis/"),
     "rich": ("terminal/",),
     "sse_starlette": ("app.py", "formats/"),

@@ -97,7 +97,7 @@ def test_with_names_set_those_alone_are_answered_and_health_checks_by_address(
     [
         (("10.0.0.1", 80), 421),
         (("127.0.0.1", 80), 421),
-        (("/a/socket", None), 200),
+        (("/a/socket", None), 421),
         (("testserver", 80), 200),
         (None, 200),
     ],

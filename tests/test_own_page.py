@@ -18,9 +18,9 @@ from tests.page.reader import WAIT_MS, Reader
 from tests.support.browser import chromium
 from tests.support.nginx import run_nginx
 from tests.support.ports import free_port
+from tests.support.reverse_proxies import shown
 from tests.support.service import RunningService, serve
 from tests.support.upstream import Finish, Say, ScriptedUpstream
-from tests.test_nginx import SHOWN
 
 LINE = "proxy_set_header Host $http_host;"
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -55,9 +55,9 @@ def browser() -> Iterator[Browser]:
 def nginx(service: RunningService, proxy_port: int, tmp_path: Path) -> Nginx:
     """Runs the README's nginx in front of the service, with another line for Host."""
 
-    def run(line: str, shown: str = SHOWN) -> AbstractContextManager[str]:
-        assert LINE in shown
-        config = shown.replace(LINE, line).replace("listen 80;", f"listen 127.0.0.1:{proxy_port};")
+    def run(line: str, config: str = shown("nginx")) -> AbstractContextManager[str]:
+        assert LINE in config
+        config = config.replace(LINE, line).replace("listen 80;", f"listen 127.0.0.1:{proxy_port};")
         for port in ("8001", "8002"):
             config = config.replace(f"127.0.0.1:{port} ", f"127.0.0.1:{service.url.rpartition(':')[2]} ")
         return run_nginx(tmp_path / "nginx", config, proxy_port)

@@ -2,7 +2,8 @@
 
 `X-Forwarded-For` is written from left to right, each proxy appending the address that it was called from. So
 it is read from the right, and only as long as the addresses that wrote it are trusted: what stands further
-left is the sender's own invention. A provider hands out whole IPv6 networks, so those count per /64.
+left is the sender's own invention. Behind a Unix socket the proxy itself has no address; it is trusted by the
+name `unix`. A provider hands out whole IPv6 networks, so those count per /64.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 UNKNOWN = "unknown"
+# Among the trusted proxies: whoever may open the Unix socket that the service listens on.
+UNIX = "unix"
 IPV6_PREFIX_BITS = 64
 # The same few thousand visitors come again and again; parsing an address takes some microseconds.
 REMEMBERED = 4096
@@ -28,15 +31,17 @@ class ClientAddresses:
     """Finds the client's address behind the proxies that are trusted."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
-        """`trusted`: addresses and networks in CIDR notation. Raises ValueError for anything else."""
-        self._trusted: Sequence[Network] = [ip_network(text, strict=False) for text in trusted]
+        """`trusted`: addresses, networks in CIDR notation, `UNIX`. Raises ValueError for anything else."""
+        names = set(trusted)
+        self._trusts_unix = UNIX in names
+        self._trusted: Sequence[Network] = [ip_network(text, strict=False) for text in names - {UNIX}]
         self._is_trusted = lru_cache(REMEMBERED)(self._look_up)
 
     def client_of(self, scope: Scope) -> str:
         """Name the client of a connection: an IPv4 address, or an IPv6 network. Never raises."""
         peer = scope.get("client")
         nearest = peer[0] if peer else UNKNOWN
-        if self._trusted and self._is_trusted(nearest):
+        if (self._trusted and self._is_trusted(nearest)) or (self._trusts_unix and is_unix_socket(scope)):
             nearest = self._behind(nearest, scope)
         return counted_as(nearest)
 
@@ -56,6 +61,15 @@ class ClientAddresses:
     def _look_up(self, text: str) -> bool:
         address = _parse(text)
         return address is not None and any(address in network for network in self._trusted)
+
+
+def is_unix_socket(scope: Scope) -> bool:
+    """Return whether a connection came over a Unix socket. A peer without an address may have left instead.
+
+    Source: ASGI, "HTTP Connection Scope": the port of `server` is None for a Unix socket.
+    """
+    server = scope.get("server")
+    return server is not None and server[1] is None
 
 
 @lru_cache(REMEMBERED)

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chat_sse.access.address import is_unix_socket
 from chat_sse.access.headers import shown
 from chat_sse.errors import Misdirected
 
@@ -26,8 +27,9 @@ class TrustedHost:
     ) -> None:
         """`allowed`: names beside the loopback ones and `bound_to`; "*" is any.
 
-        With none, a service on the loopback interface answers to the loopback names. Beyond it, it answers to
-        any name where requests are authenticated (a rebound page has no key), and else to IP addresses too.
+        With none, a service on the loopback interface answers to the loopback names. Beyond it, and on a Unix
+        socket, it answers to any name where requests are authenticated (a rebound page has no key), and else
+        to IP addresses too.
         `authenticated`: whether every question needs a key.
         """
         self.app = app
@@ -55,10 +57,10 @@ class TrustedHost:
         if self._configured:
             return _is_address(name.decode("latin-1")) and _is_health_check(scope)
         # The socket counts as well: another server may listen elsewhere than the settings say.
-        server = scope.get("server")
-        if server is None or not _is_address(server[0]):  # a Unix socket, behind a proxy; or none at all
+        server, is_unix = scope.get("server"), is_unix_socket(scope)
+        if server is None or not (is_unix or _is_address(server[0])):  # no socket at all
             return True
-        if self._bound_to_loopback and is_loopback(server[0]):
+        if self._bound_to_loopback and not is_unix and is_loopback(server[0]):
             return False
         if self._authenticated or _is_address(name.decode("latin-1")):
             return True

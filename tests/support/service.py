@@ -36,7 +36,7 @@ HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
 
 
 class RunningService:
-    """A `chat-sse` process that listens on `url`. What it wrote to standard error is in `log()`."""
+    """A `chat-sse` process that listens on `url`, or on `unix:/path`. `log()` is what it wrote."""
 
     def __init__(self, process: subprocess.Popen[bytes], log_file: Path) -> None:
         self.process = process
@@ -64,7 +64,7 @@ class RunningService:
     def _wait_for_url(self) -> str:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            if match := re.search(r" on (http://\S+)", self.log()):
+            if match := re.search(r" on ((?:http://|unix:)\S+)", self.log()):
                 return match[1]
             time.sleep(0.02)
         raise AssertionError(f"the service did not start:\n{self.log()}")

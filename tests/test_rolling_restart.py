@@ -1,4 +1,4 @@
-"""Two processes behind nginx, set up as the README shows it: what a restart and a crash cost."""
+"""Two processes behind a proxy, set up as the README shows it: what a restart and a crash cost."""
 
 import signal
 import threading
@@ -12,20 +12,27 @@ import httpx2
 import pytest
 
 from tests.conftest import QUICK
-from tests.support.nginx import run_nginx
 from tests.support.ports import free_port
-from tests.support.readme import code_block
 from tests.support.redis_server import RedisServer
-from tests.support.service import RunningService, ask, events, serve, text_of
+from tests.support.reverse_proxies import replace, run_shown, shown
+from tests.support.service import RunningService, ask, events, serve, text_of, until
 from tests.support.streams import asking
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream, Silence
 
-SHOWN = code_block("nginx", "upstream ")
-NEXT = "proxy_next_upstream error http_503 non_idempotent;"
+# What asks a refused question at the next process; Caddy has nothing like it.
+NEXT = {
+    "nginx": "proxy_next_upstream error http_503 non_idempotent;",
+    "haproxy": "retry-on conn-failure empty-response 503",
+}
+WITH_TIMEOUT = {
+    "nginx": NEXT["nginx"].replace("error", "error timeout"),
+    "haproxy": f"{NEXT['haproxy']} response-timeout",
+}
+CLOCK = {"nginx": "proxy_read_timeout 630s", "haproxy": "timeout server 630s"}
 ASKERS = 6
 
 Start = Callable[[int], RunningService]
-Nginx = Callable[[str], AbstractContextManager[str]]
+Run = Callable[[str, str], AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="module")
@@ -54,46 +61,65 @@ def start(redis_server: RedisServer, ports: list[int], upstream: ScriptedUpstrea
 
 
 @pytest.fixture
-def nginx(ports: list[int], tmp_path: Path) -> Nginx:
-    """Runs nginx in front of both, with a configuration that holds the README's ports."""
+def run(ports: list[int], tmp_path: Path) -> Run:
+    """Runs a proxy in front of both, with a configuration that holds the README's addresses."""
 
-    def run(config: str) -> AbstractContextManager[str]:
+    def run(proxy: str, config: str) -> AbstractContextManager[str]:
         port = free_port()
-        config = config.replace("listen 80;", f"listen 127.0.0.1:{port};")
-        for shown, real in zip((8001, 8002), ports, strict=True):
-            config = config.replace(f"127.0.0.1:{shown} ", f"127.0.0.1:{real} ")
-        return run_nginx(tmp_path / str(port), config, port)
+        behind = [f"127.0.0.1:{port}" for port in ports]
+        return run_shown(proxy, config, tmp_path / str(port), port=port, upstreams=behind)
 
     return run
 
 
+@pytest.mark.parametrize("proxy", NEXT)
 def test_a_rolling_restart_costs_no_client_its_answer(
-    start: Start, nginx: Nginx, upstream: ScriptedUpstream
+    start: Start, run: Run, upstream: ScriptedUpstream, proxy: str
 ) -> None:
+    with run(proxy, shown(proxy)) as url:
+        answers = restart_both(start, upstream, url)
+    assert {text_of(events(answer)) for answer in answers} == {"to the end"}
+    assert {events(answer)[-1]["finish_reason"] for answer in answers} == {"stop"}
+    assert upstream.paid_calls == len(answers)
+
+
+def test_behind_caddy_a_rolling_restart_refuses_some_questions_for_a_second_and_cuts_no_answer(
+    start: Start, run: Run, upstream: ScriptedUpstream
+) -> None:
+    with run("caddy", shown("caddy")) as url:
+        answers = restart_both(start, upstream, url)
+        assert ask(url).status_code == 200
+    whole = [answer for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} <= {200, 502, 503}
+    assert {text_of(events(answer)) for answer in whole} == {"to the end"}
+    assert upstream.paid_calls == len(whole) + 1
+
+
+def restart_both(start: Start, upstream: ScriptedUpstream, url: str) -> list[httpx2.Response]:
+    """Restart two processes one after the other, while some clients keep asking."""
     upstream.answer(*(step for word in ("to ", "the ", "end") for step in (Say(word), Pause(0.05))), Finish())
     running, enough = [start(0), start(1)], threading.Event()
     answers: list[httpx2.Response] = []
 
-    def keep_asking(url: str) -> None:
+    def keep_asking() -> None:
         while not enough.is_set():
             answers.append(ask(url))
 
-    with nginx(SHOWN) as url, ThreadPoolExecutor(ASKERS) as pool:
-        asked = [pool.submit(keep_asking, url) for _ in range(ASKERS)]
+    until(lambda: httpx2.get(f"{url}/readyz").status_code == 200)
+    with ThreadPoolExecutor(ASKERS) as pool:
+        asked = [pool.submit(keep_asking) for _ in range(ASKERS)]
         try:
             for which in (0, 1):
                 wait_for_more(answers, 2 * ASKERS)
                 assert running[which].terminate() == 0
                 wait_for_more(answers, ASKERS)
                 start(which)
-            wait_for_more(answers, 2 * ASKERS)
+            until(lambda: [answer.status_code for answer in answers[-2 * ASKERS :]] == [200] * 2 * ASKERS)
         finally:
             enough.set()
         for one in asked:
             one.result(30)
-    assert {text_of(events(answer)) for answer in answers} == {"to the end"}
-    assert {events(answer)[-1]["finish_reason"] for answer in answers} == {"stop"}
-    assert upstream.paid_calls == len(answers)
+    return answers
 
 
 def wait_for_more(answers: list[httpx2.Response], count: int) -> None:
@@ -103,8 +129,9 @@ def wait_for_more(answers: list[httpx2.Response], count: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("proxy", NEXT)
 def test_a_question_that_meets_a_draining_process_is_asked_at_the_next_one_by_this_line_alone(
-    start: Start, nginx: Nginx, upstream: ScriptedUpstream
+    start: Start, run: Run, upstream: ScriptedUpstream, proxy: str
 ) -> None:
     gate = threading.Event()
     upstream.answer_next(Say("Hel"), Hold(gate), Say("lo"), Finish())
@@ -113,43 +140,47 @@ def test_a_question_that_meets_a_draining_process_is_asked_at_the_next_one_by_th
         held.wait_for(b"Hel")
         leaving.process.send_signal(signal.SIGTERM)
         leaving.wait_for_log("relay.draining")
-        with nginx(SHOWN) as url:
+        with run(proxy, shown(proxy)) as url:
             assert [ask(url).status_code for _ in range(8)] == [200] * 8
-        assert NEXT in SHOWN
-        with nginx(SHOWN.replace(NEXT, "")) as url:
+        with run(proxy, replace(shown(proxy), NEXT[proxy], "")) as url:
             assert sorted(ask(url).status_code for _ in range(8)) == [200] * 4 + [503] * 4
         gate.set()
         assert held.last_event()["finish_reason"] == "stop"
     assert upstream.paid_calls == 1 + 8 + 4
 
 
-@pytest.mark.parametrize(("line", "paid"), [(NEXT, 1), (NEXT.replace("error", "error timeout"), 2)])
+@pytest.mark.parametrize("proxy", NEXT)
+@pytest.mark.parametrize("with_timeout", [False, True])
 def test_a_slow_answer_is_not_asked_for_again_which_timeout_would_do(
-    start: Start, nginx: Nginx, upstream: ScriptedUpstream, line: str, paid: int
+    start: Start, run: Run, upstream: ScriptedUpstream, proxy: str, with_timeout: bool
 ) -> None:
     upstream.answer(Say("Hel"), Silence())
     start(0), start(1)
-    config = SHOWN.replace(NEXT, line).replace("proxy_read_timeout 630s", "proxy_read_timeout 1s")
-    with nginx(config) as url:
+    config = replace(shown(proxy), CLOCK[proxy], CLOCK[proxy].replace("630s", "1s"))
+    if with_timeout:
+        config = replace(config, NEXT[proxy], WITH_TIMEOUT[proxy])
+    with run(proxy, config) as url:
         assert ask(url, params={"format": "json"}).status_code == 504
-    assert upstream.paid_calls == paid
+    assert (upstream.paid_calls > 1) is with_timeout
 
 
-@pytest.mark.parametrize(("headers", "paid"), [({"Idempotency-Key": "mine"}, 1), ({}, 2)])
+@pytest.mark.parametrize("proxy", NEXT)
+@pytest.mark.parametrize(("has_key", "paid"), [(True, 1), (False, 2)])
 def test_a_question_whose_process_is_killed_is_paid_once_if_it_has_a_key(
-    start: Start, nginx: Nginx, upstream: ScriptedUpstream, headers: dict[str, str], paid: int
+    start: Start, run: Run, upstream: ScriptedUpstream, proxy: str, has_key: bool, paid: int
 ) -> None:
     gate = threading.Event()
     upstream.answer_next(Hold(gate), Finish())
     upstream.answer(Say("Hello"), Finish())
     doomed, _ = start(0), start(1)
-    with nginx(SHOWN) as url, ThreadPoolExecutor(1) as pool:
+    headers = {"Idempotency-Key": f"behind {proxy}"} if has_key else {}
+    with run(proxy, shown(proxy)) as url, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, url, headers=headers)
         upstream.wait_for_calls(1)
-        doomed.process.send_signal(signal.SIGKILL)  # nginx begins with the first
+        doomed.process.send_signal(signal.SIGKILL)  # they begin with the first
         gate.set()
         last = events(asked.result(30))[-1]
-    if headers:
+    if has_key:
         assert (last["error"], last["retryable"]) == ("internal_error", True)
     else:
         assert last["finish_reason"] == "stop"
