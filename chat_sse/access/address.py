@@ -40,6 +40,11 @@ class ClientAddresses:
             nearest = self._behind(nearest, scope)
         return counted_as(nearest)
 
+    def trusts_peer(self, scope: Scope) -> bool:
+        """Return whether a connection comes straight from a proxy that is trusted."""
+        peer = scope.get("client")
+        return peer is not None and self._is_trusted(peer[0])
+
     def _behind(self, nearest: str, scope: Scope) -> str:
         """Walk from the right to the first address that is not trusted, or that is none."""
         written = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]

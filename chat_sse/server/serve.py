@@ -10,12 +10,14 @@ import uvicorn
 
 from chat_sse import __version__
 from chat_sse.access.hosts import is_loopback
+from chat_sse.access.opening import open_ways
 from chat_sse.observe.logging import configure_logging
 from chat_sse.opening import check_default_format, check_root_path, check_store
 from chat_sse.server.own_redis import OwnRedis, RedisMissing, find_program
 from chat_sse.server.protocol import BoundedProtocol
 from chat_sse.server.workers import DrainingServer, Supervisor, bound_unread_bytes
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
+from chat_sse.settings.callers import ANONYMOUS, JWT, KEYS, PROXY
 from chat_sse.upstreams.local import LocalModelUnavailable, find_local_model, model_name
 from chat_sse.upstreams.openai.upstream import public_url
 from chat_sse.upstreams.opening import allowed_models
@@ -43,6 +45,7 @@ def serve(host: str | None, port: int | None, workers: int | None, root_path: st
         check_root_path(settings)
         model_name = _check_upstream(settings)
         check_store(settings)
+        open_ways(settings)
         own_redis = _start_redis(settings)
     except (SettingsError, LocalModelUnavailable, RedisMissing) as exc:
         for fault in getattr(exc, "faults", [str(exc)]):
@@ -102,7 +105,7 @@ def _serve(settings: Settings, local_model: str | None, own_redis: OwnRedis | No
     greeting = _greeting(settings, host, port, local_model)
     if own_redis is not None:
         greeting += f"\n  {settings.workers} workers share {own_redis.program}, which ends with them"
-    if not settings.api_keys and not is_loopback(settings.host):
+    if ANONYMOUS in settings.callers.ways and not is_loopback(settings.host):
         log.warning(
             "service.open_to_everybody",
             extra={"fields": {"host": host, "set": f"{variable('api_keys')},{variable('allowed_hosts')}"}},
@@ -127,17 +130,31 @@ def _greeting(settings: Settings, host: str, port: int, local_model: str | None)
     urls = [target.base_url for target in settings.models_file] or [settings.openai_base_url]
     upstream = "the embedded model" if local_model else ", ".join(dict.fromkeys(map(public_url, urls)))
     reach = "this machine" if is_loopback(settings.host) else "everybody who can reach this address"
-    names = [entry.partition(":")[0] for entry in settings.api_keys]
-    keys = f"with a key ({', '.join(names)})" if names else "without a key"
+    pages = ", ".join(settings.allowed_origin)
     address = f"[{host}]" if ":" in host else host
     return "\n".join(
         (
             f"chat-sse {__version__} on http://{address}:{port}{settings.root_path or ''}",
             f"  answers from {upstream}: {', '.join(models)}",
-            f"  open to {reach}, {keys}; pages from {', '.join(settings.allowed_origin)} may call it",
+            f"  open to {reach}, {_who(settings)}; pages from {pages} may call it",
             f"  answers to {_host_names(settings)} (CHAT_SSE_ALLOWED_HOSTS)",
         )
     )
+
+
+def _who(settings: Settings) -> str:
+    """Return in words who may ask."""
+    names = [entry.partition(":")[0] for entry in settings.api_keys]
+    key = "from a JWKS" if settings.callers.key_is_url else f"of {settings.jwt_issuer or 'any issuer'}"
+    cookie = f", also in the cookie {settings.jwt_cookie}" if settings.jwt_cookie else ""
+    proxies = ", ".join(settings.trusted_proxies)
+    words = {
+        KEYS: f"with a key ({', '.join(names)})",
+        JWT: f"with a token ({key}{cookie})",
+        PROXY: f"as {settings.user_header} of {proxies} says",
+        ANONYMOUS: "without a key",
+    }
+    return " or ".join(words[way] for way in settings.callers.ways)
 
 
 def _host_names(settings: Settings) -> str:
@@ -146,7 +163,11 @@ def _host_names(settings: Settings) -> str:
         return "any host name" if "*" in settings.allowed_hosts else ", ".join(settings.allowed_hosts)
     if is_loopback(settings.host):
         return "the names of this machine"
-    return "any host name" if settings.api_keys else "localhost and IP addresses, to no other host name"
+    return (
+        "any host name"
+        if ANONYMOUS not in settings.callers.ways
+        else "localhost and IP addresses, to no other host name"
+    )
 
 
 def raise_open_file_limit() -> int | None:
