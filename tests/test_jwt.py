@@ -280,7 +280,7 @@ def test_without_an_audience_a_token_for_one_is_refused_and_any_issuer_will_do(
 ) -> None:
     env = {"CHAT_SSE_JWT_KEY": SECRET, "CHAT_SSE_JWT_PRINCIPAL": "user_id"}
     with serve({**QUICK, **env, "OPENAI_BASE_URL": upstream.base_url}) as service:
-        said = {"key": None, "user_id": 42}
+        said: dict[str, Any] = {"key": None, "user_id": 42}
         without_id(ask(service.url, headers=bearer(token(**said))))
         good = bearer(token(**said, aud=None, sub=None))
         assert ask(service.url, headers=good).status_code == 200
