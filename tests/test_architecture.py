@@ -16,7 +16,7 @@ PAGE_SUFFIXES = (".js", ".mjs", ".ts", ".css", ".html")
 # From the ground up. A room may import rooms of lower floors and itself, and nothing else of this package.
 FLOORS = (
     {"errors"},
-    {"child_process", "events", "origins", "redis_access", "target", "ui_messages"},
+    {"child_process", "events", "origins", "redis_access", "standing", "target", "ui_messages"},
     {"messages", "models_file"},
     {"records", "settings"},
     {"access", "formats", "limits", "observe", "stores", "upstreams"},

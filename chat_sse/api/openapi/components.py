@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from chat_sse.api.me import Me
 from chat_sse.api.service import LoginBody
 from chat_sse.errors import (
     ChatError,
@@ -23,6 +22,7 @@ from chat_sse.events import EVENT_ID, Event
 from chat_sse.formats import FORMATS
 from chat_sse.formats.base import SCHEMA_REF, Json
 from chat_sse.messages import MAX_KEY_CHARS, AskRequest
+from chat_sse.standing import Me
 
 # Where to read on: after an event, or, when empty, as if it were not there.
 PLACE = rf"^({EVENT_ID})?$"
