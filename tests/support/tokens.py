@@ -86,7 +86,7 @@ class JwksServer:
         reply(request, 200, json.dumps({"keys": self.keys}).encode())
 
 
-def reply(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
+def reply(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", /, **headers: str) -> None:
     """Send one response."""
     request.send_response(status)
     for name, value in {"Content-Length": str(len(body)), **headers}.items():
