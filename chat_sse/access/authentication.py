@@ -106,7 +106,7 @@ class Authentication:
         if found:
             return found
         if authorization:
-            return _refused(address, "another scheme than Bearer")
+            return _refused(address, "Authorization of another kind")
         if b"token=" in scope["query_string"]:
             return self._by_link(scope, address)
         return Principal(client=address) if self._ways.anonymous else _refused(address, NO_CREDENTIAL)
@@ -114,8 +114,8 @@ class Authentication:
     def _by_bearer(self, authorization: Sequence[bytes], address: str) -> Found | None:
         for credentials in authorization:
             scheme, _, secret = credentials.partition(b" ")
-            if scheme.lower() != b"bearer":
-                continue
+            if scheme.lower() != b"bearer" or not (self._ways.keys or self._ways.tokens):
+                continue  # where there are neither keys nor tokens, it is for others
             secret = secret.strip()
             if (owner := self._ways.keys.owner_of(secret)) is not None:
                 return Principal(owner=owner, client=f"key:{owner}", name=owner)

@@ -29,6 +29,7 @@ FRESH_SECONDS = 300.0
 RENEW_SECONDS = 10.0
 RENEW_SOON_SECONDS = 1.0
 
+REQUEST_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
 FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, msgspec.MsgspecError)
 
 # Which kind of key an algorithm takes, by how its name begins. No secret is ever taken from a set.
@@ -135,7 +136,7 @@ class JwksKeys:
         is_local = self._url.startswith("http://")  # this machine, where no proxy leads
         async with (
             httpx2.AsyncClient(timeout=FETCH_SECONDS, trust_env=not is_local) as client,
-            client.stream("GET", self._url, headers={"Accept": "application/json"}) as response,
+            client.stream("GET", self._url, headers=REQUEST_HEADERS) as response,
         ):
             if response.status_code != httpx2.codes.OK:
                 raise ValueError("no set of keys")
