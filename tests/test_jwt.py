@@ -161,6 +161,12 @@ def test_a_bad_token_is_refused_in_the_one_way_and_nothing_is_asked(
     assert upstream.calls == []
 
 
+def test_the_log_says_why_a_token_was_refused_and_nothing_of_it(service: RunningService) -> None:
+    without_id(ask(service.url, headers=bearer(token(exp=time.time() - 60, jti="said-in-the-token"))))
+    service.wait_for_log("path=/ask status=401 refused=ExpiredSignatureError")
+    assert "said-in-the-token" not in service.log()
+
+
 def test_what_is_said_twice_is_refused_even_if_both_are_good(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
