@@ -8,10 +8,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.requests import Request
+from starlette.testclient import TestClient
 
+from chat_sse.access.principal import Principal
+from chat_sse.app import ChatService
 from chat_sse.limits.budget import Budget
 from chat_sse.limits.plan import OwnLimits, Plan
 from chat_sse.limits.rates import Rate
+from chat_sse.settings import Settings
 from tests.conftest import QUICK
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, events, serve, until
@@ -257,3 +262,33 @@ def test_a_person_of_a_proxys_and_one_of_a_token_are_two_even_with_one_name(
         paths = [ask(service.url, headers=way).headers["content-location"] for way in ways]
         found = [[httpx2.get(service.url + path, headers=way).status_code for path in paths] for way in ways]
     assert found == [[200, 404, 404], [404, 200, 404], [404, 404, 200]]
+
+
+# An application around the service
+
+
+@pytest.mark.parametrize(("may_ask", "strangers"), [((), 401), (("keys", "jwt", "anonymous"), 200)])
+def test_an_applications_people_come_in_beside_keys_and_tokens(
+    may_ask: tuple[str, ...], strangers: int
+) -> None:
+    async def authenticate(request: Request) -> Principal | None:
+        user = request.headers.get("x-session")
+        return Principal.named(user) if user else None
+
+    settings = Settings(
+        openai_base_url="http://127.0.0.1:9/v1", api_keys=(f"robot:{KEY}",), jwt_key=SECRET, may_ask=may_ask
+    )
+    with TestClient(
+        ChatService(settings, authenticate=authenticate).app, base_url="http://localhost"
+    ) as client:
+        for headers, name in (
+            ({"X-Session": "a/b"}, "a/b"),
+            (bearer(KEY), "robot"),
+            (as_("ada"), "ada"),
+            ({"X-Session": "eve", **as_("ada")}, "ada"),
+            ({"X-Session": "eve", **bearer("of.the.application")}, "eve"),
+        ):
+            assert client.get("/me", headers=headers).json()["name"] == name
+        assert client.get("/me").status_code == strangers
+        assert client.get("/me", headers=bearer("wrong")).status_code == 401
+    assert "/" not in Principal.named("a/b").owner  # which names of questions begin with
