@@ -1,9 +1,9 @@
 # The image starts without a key: it holds the embedded model (200 MB with its engine), which answers when
-# neither OPENAI_API_KEY nor OPENAI_BASE_URL is set, and the client for Redis. `--build-arg EXTRAS=redis`
+# neither OPENAI_API_KEY nor OPENAI_BASE_URL is set, the client for Redis, and what reads tokens. `--build-arg EXTRAS=redis`
 # leaves the model out; extras are separated by spaces. Only plain Dockerfile features are used: Docker, Podman and buildah all build it.
 FROM python:3.12-slim AS build
 
-ARG EXTRAS="local redis"
+ARG EXTRAS="local redis jwt"
 ENV UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1 \

@@ -14,17 +14,17 @@ from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
 from chat_sse.access.address import ClientAddresses
+from chat_sse.access.authentication import Authentication
 from chat_sse.access.headers import RESPONSE_HEADERS
 from chat_sse.access.hosts import TrustedHost
-from chat_sse.access.keys import Authentication, KeyRing
 from chat_sse.access.links import Links
+from chat_sse.access.opening import open_ways
 from chat_sse.access.origin import Origins
 from chat_sse.access.principal import Authenticate, BeforeAsk
 from chat_sse.api.cors import Cors
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
 from chat_sse.api.paths import RootPath, TrailingSlash
-from chat_sse.api.routes import handle_unauthenticated
-from chat_sse.api.service import Service
+from chat_sse.api.service import Service, handle_unauthenticated
 from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.lifetime import Lifetime, StartOnDemand
 from chat_sse.observe.logging import RequestLog, quiet_content_loggers
@@ -75,6 +75,7 @@ class ChatService:
         check_root_path(self.settings)
         if store is None:
             check_store(self.settings)
+        self._ways = open_ways(self.settings, asks_application=authenticate is not None)
         quiet_content_loggers()
         self._upstream, self._store = upstream, store
         self._before_ask, self._after_answer = before_ask, after_answer
@@ -122,12 +123,12 @@ class ChatService:
                     TrustedHost,
                     bound_to=settings.host,
                     allowed=settings.allowed_hosts,
-                    authenticated=bool(settings.api_keys) or authenticate is not None,
+                    authenticated=not self._ways.anonymous,
                 ),
                 Middleware(StartOnDemand, lifetime=self._lifetime),
                 Middleware(
                     Authentication,
-                    keys=KeyRing(settings.api_keys),
+                    ways=self._ways,
                     links=self._links,
                     addresses=ClientAddresses(settings.trusted_proxies),
                     authenticate=authenticate,
@@ -144,6 +145,8 @@ class ChatService:
 
     async def _open(self, stack: AsyncExitStack) -> Service:
         settings = self.settings
+        if self._ways.tokens is not None:
+            stack.push_async_callback(self._ways.tokens.aclose)
         upstream = self._upstream or await open_upstream(settings, stack)
         store = self._store or await open_store(settings, stack)
         limits = await open_limits(settings, stack)

@@ -59,7 +59,7 @@ def main(context: click.Context, /, **given: str | int | Path | None) -> None:
 @click.option(
     "--url", envvar="CHAT_SSE_URL", default="http://127.0.0.1:8000", show_default=True, show_envvar=True
 )
-@click.option("--key", envvar="CHAT_SSE_KEY", help="Sent as a bearer token.", show_envvar=True)
+@click.option("--key", envvar="CHAT_SSE_KEY", help="A key or token; sent as a bearer.", show_envvar=True)
 @click.option("--model", help="One of those that the service offers.")
 @click.option("--chat", metavar="NAME", help="Continue this conversation, or begin it.")
 def ask(question: tuple[str, ...], url: str, key: str | None, model: str | None, chat: str | None) -> None:

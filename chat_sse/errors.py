@@ -105,12 +105,12 @@ class InvalidRequest(ChatError):
 
 
 class Unauthenticated(ChatError):
-    """No valid key or link. The text is the same for every cause, so that guessing reveals nothing."""
+    """No valid key, token or link. The text is the same for every cause, so that guessing reveals nothing."""
 
     code = "unauthenticated"
     status = 401
     content = "This service needs an API key."
-    example = "send a valid key as `Authorization: Bearer <key>`, or open a valid link"
+    example = "send a valid key or token as `Authorization: Bearer <it>`, or open a valid link"
 
 
 class Forbidden(ChatError):

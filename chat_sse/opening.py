@@ -149,6 +149,8 @@ def make_service(
         origins=origins,
         links=links,
         before_ask=before_ask,
+        accepts=settings.callers.proving,
+        login_url=settings.login_url,
         max_body_bytes=settings.max_body_bytes,
         receive_timeout_seconds=settings.receive_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,

@@ -16,7 +16,7 @@ PAGE_SUFFIXES = (".js", ".mjs", ".ts", ".css", ".html")
 # From the ground up. A room may import rooms of lower floors and itself, and nothing else of this package.
 FLOORS = (
     {"errors"},
-    {"child_process", "events", "origins", "redis_access", "target", "ui_messages"},
+    {"child_process", "events", "origins", "redis_access", "standing", "target", "ui_messages"},
     {"messages", "models_file"},
     {"records", "settings"},
     {"access", "formats", "limits", "observe", "stores", "upstreams"},
@@ -37,8 +37,9 @@ LIBRARIES = {
     "dotenv": ("settings/",),
     "hiredis": ("redis_access.py",),
     "httptools": ("server/", "upstreams/http/"),
-    "httpx2": ("terminal/", "upstreams/openai/"),
+    "httpx2": ("access/jwks.py", "terminal/", "upstreams/openai/"),
     "itsdangerous": ("access/",),
+    "jwt": ("access/jwks.py", "access/jwt.py"),
     "markdown_it": ("terminal/",),
     "msgspec": ("",),
     "openai": ("upstreams/openai/",),

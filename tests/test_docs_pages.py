@@ -47,7 +47,7 @@ def test_swagger_ui_shows_every_operation_and_the_stream_and_asks_the_real_servi
 ) -> None:
     upstream.answer(Say("from the "), Say("real service"), Finish("stop"))
     with clean_page(service, "/docs") as page:
-        expect(page.locator(".opblock-summary")).to_have_count(11)
+        expect(page.locator(".opblock-summary")).to_have_count(12)
         page.locator("#operations-Ask-ask .opblock-summary-control").click()
         operation = page.locator("#operations-Ask-ask")
         example = operation.locator(".response", has_text="The answer, as it comes.")

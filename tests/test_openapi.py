@@ -188,7 +188,7 @@ def test_each_operation_on_answers_takes_a_key_and_tells_the_refusal_as_it_is(
     env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_API_KEYS": "a:0123456789abcdef"}
     with serve(env) as service:
         for method, path, told in operations(document):
-            needs_a_key = path == "/ask" or path.startswith("/ask/")
+            needs_a_key = path in ("/ask", "/me") or path.startswith("/ask/")
             assert needs_a_key == ({"ApiKey": []} in told.get("security", []))
             assert all(name in schemes for way in told.get("security", []) for name in way)
             by_link = path == "/ask/{stream_id}"

@@ -389,3 +389,23 @@ def test_asking_does_not_import_the_server_nor_serving_the_terminal() -> None:
     )
     assert not {"openai", "uvicorn", "starlette.applications", "rich"} & set(ask)
     assert not {"rich", "markdown_it", "platformdirs", "chat_sse.terminal"} & set(server)
+
+
+def test_a_limit_that_is_reached_is_told_with_what_is_left(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    key = "robot-0123456789abcdef"
+    env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_API_KEYS": f"robot:{key}"}
+    limits = {"CHAT_SSE_RATE_LIMIT": "1/hour", "CHAT_SSE_TOKEN_BUDGET": "9000/day"}
+    with serve({**env, **limits}) as limited:
+        assert run(tmp_path, limited.url, "Hi", CHAT_SSE_KEY=key).returncode == 0
+        refused = run(tmp_path, limited.url, "Hi", CHAT_SSE_KEY=key)
+        assert refused.returncode == 4
+        *_, last = refused.stderr.splitlines()
+        assert re.fullmatch(
+            r"chat-sse: left for robot: 0 of 1 requests for \d+ s more, "
+            r"8982 of 9000 tokens for \d+ s more, 10000 of 10000 answers at once",
+            last,
+        )
+        wrong = run(tmp_path, limited.url, "Hi", CHAT_SSE_KEY="wrong")
+        assert "left for" not in wrong.stderr

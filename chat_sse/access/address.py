@@ -41,9 +41,16 @@ class ClientAddresses:
         """Name the client of a connection: an IPv4 address, or an IPv6 network. Never raises."""
         peer = scope.get("client")
         nearest = peer[0] if peer else UNKNOWN
-        if (self._trusted and self._is_trusted(nearest)) or (self._trusts_unix and is_unix_socket(scope)):
+        if (self._trusted or self._trusts_unix) and self.trusts_peer(scope):
             nearest = self._behind(nearest, scope)
         return counted_as(nearest)
+
+    def trusts_peer(self, scope: Scope) -> bool:
+        """Return whether a connection comes straight from a proxy that is trusted."""
+        peer = scope.get("client")
+        if peer is not None and self._is_trusted(peer[0]):
+            return True
+        return self._trusts_unix and is_unix_socket(scope)
 
     def _behind(self, nearest: str, scope: Scope) -> str:
         """Walk from the right to the first address that is not trusted, or that is none."""

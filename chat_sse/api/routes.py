@@ -11,12 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from chat_sse.access.headers import header
 from chat_sse.access.principal import principal_of
-from chat_sse.api.error_responses import handle_chat_error
+from chat_sse.api.me import me
 from chat_sse.api.paths import public_path
 from chat_sse.api.request_body import check_media_type, question_in_url, receive_body
 from chat_sse.api.request_fields import place_of, prefers_async
-from chat_sse.api.service import Service
-from chat_sse.errors import ChatError, InvalidRequest, KeyReused, StreamNotFound
+from chat_sse.api.service import caller_of, own_limits, policy_for, service_of
+from chat_sse.errors import InvalidRequest, KeyReused, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import NEGOTIATED, Format, Reading
@@ -34,6 +34,7 @@ def routes() -> list[Route]:
         Route("/ask/{stream_id}", _App(attach), methods=["GET"]),
         Route("/ask/{chat_id:path}/stream", _App(reconnect), methods=["GET"]),
         Route("/ask/{stream_id}", _App(stop), methods=["DELETE"]),
+        Route("/me", _App(me), methods=["GET"]),
         Route("/healthz", _App(healthz), methods=["GET"]),
         Route("/readyz", _App(readyz), methods=["GET"]),
     ]
@@ -57,9 +58,9 @@ class _App:
 
 async def ask(request: Request) -> Response:
     """POST /ask: ask, attach by key, or resume by `Last-Event-ID`."""
-    owner, service, fmt = _owner(request), _service(request), _format(request)
+    caller, service, fmt = caller_of(request), service_of(request), _format(request)
     if place := header(request.scope, b"last-event-id"):
-        return await _resume(request, fmt, owner, place)
+        return await _resume(request, fmt, caller.owner, place)
     check_media_type(request)
     key = _key(request, header(request.scope, b"idempotency-key"))
     bounds = service.max_body_bytes, service.receive_timeout_seconds
@@ -67,9 +68,8 @@ async def ask(request: Request) -> Response:
         digest = hashlib.sha256()  # all that attaching needs of a body
         await receive_body(request, *bounds, digest.update)
         return await _attach(request, fmt, key, digest.digest())
-    client = principal_of(request).client
-    permit = await service.limits.arrive(client, attaches=False)
-    with service.bodies.body(client) as body:
+    permit = await _arrive(request)
+    with service.bodies.body(caller.client) as body:
         await receive_body(request, *bounds, body.add)
         asked = _decode(request, body.content, key)
     return await _start(request, fmt, asked, permit)
@@ -77,17 +77,18 @@ async def ask(request: Request) -> Response:
 
 async def ask_by_url(request: Request) -> Response:
     """GET /ask: ask, for clients that can only open a URL, such as EventSource."""
-    owner, service, fmt = _owner(request, asks_by_url=True), _service(request), _format(request)
+    caller, service, fmt = caller_of(request, asks_by_url=True), service_of(request), _format(request)
     if place := place_of(request):
-        return await _resume(request, fmt, owner, place)
+        return await _resume(request, fmt, caller.owner, place)
     if request.method == "HEAD":
-        admit(decode_ask(question_in_url(request, service.max_body_bytes)), service.policy)
+        policy = policy_for(service.policy, caller.allowance)
+        admit(decode_ask(question_in_url(request, service.max_body_bytes)), policy)
         return fmt.respond_to_head()
     key = _key(request, request.query_params.get("id"))
     if key is not None and await service.relay.knows(key):
         body = question_in_url(request, service.max_body_bytes)
         return await _attach(request, fmt, key, hashlib.sha256(body).digest())
-    permit = await service.limits.arrive(principal_of(request).client, attaches=False)
+    permit = await _arrive(request)
     asked = _decode(request, question_in_url(request, service.max_body_bytes), key)
     return await _start(request, fmt, asked, permit)
 
@@ -95,11 +96,11 @@ async def ask_by_url(request: Request) -> Response:
 async def attach(request: Request) -> Response:
     """GET /ask/<id>: read an answer from its start, or after the last event seen."""
     stream_id = request.path_params["stream_id"]
-    owner, fmt = _owner(request, stream_id), _format(request)
+    owner, fmt = caller_of(request, stream_id).owner, _format(request)
     place = place_of(request)
     if place:
         return await _resume(request, fmt, owner, place, stream_id)
-    stream = await _service(request).relay.open(stream_id, owner)
+    stream = await service_of(request).relay.open(stream_id, owner)
     return _respond(request, fmt, stream, after=-1)
 
 
@@ -108,18 +109,18 @@ async def reconnect(request: Request) -> Response:
 
     The AI SDK's `reconnectToStream`, and so in its format, whatever the default is.
     """
-    _owner(request)
+    caller_of(request)
     wanted = request.query_params.get("format", AiSdkFormat.name)
-    fmt = choose(_service(request).formats, default=wanted, wanted=wanted, accept=None)
+    fmt = choose(service_of(request).formats, default=wanted, wanted=wanted, accept=None)
     chat = _chat_of(request, request.path_params["chat_id"])
-    stream = await _service(request).relay.running_in_chat(chat)
+    stream = await service_of(request).relay.running_in_chat(chat)
     return Response(status_code=204) if stream is None else _respond(request, fmt, stream, after=-1)
 
 
 async def stop(request: Request) -> Response:
     """DELETE /ask/<id>: end an answer for every reader. Idempotent."""
     stream_id = request.path_params["stream_id"]
-    await _service(request).relay.stop(stream_id, _owner(request, stream_id))
+    await service_of(request).relay.stop(stream_id, caller_of(request, stream_id).owner)
     return Response(status_code=204)
 
 
@@ -130,40 +131,12 @@ async def healthz(_: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """GET /readyz: the process takes questions."""
-    await _service(request).relay.check()
+    await service_of(request).relay.check()
     return Response(b'{"status":"ready"}', media_type="application/json")
 
 
-async def handle_unauthenticated(request: Request, exc: Exception) -> Response:
-    """Return the response for a request without a valid key or link.
-
-    It counts against the rate of its network address only: not against the total, nor against clients at the
-    same address that have a key.
-    """
-    try:
-        await _service(request).limits.counts.misuse(request.state.principal.client)
-    except ChatError as refusal:
-        exc = refusal
-    return handle_chat_error(request, exc)
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.scope["state"]["service"]  # `request.state` is a call, and this is asked often
-    return service
-
-
-def _owner(request: Request, answer: str | None = None, *, asks_by_url: bool = False) -> str:
-    """Check a request's origin and caller, and return the owner whose answers it may see.
-
-    Every handler for answers calls it first. `answer`: the id of the answer that is asked for, if any.
-    Raises ForbiddenOrigin or Unauthenticated.
-    """
-    _service(request).origins.check(request.scope["headers"], asks_by_url=asks_by_url)
-    return principal_of(request, answer).owner
-
-
 def _format(request: Request) -> Format:
-    service = _service(request)
+    service = service_of(request)
     return choose(
         service.formats,
         default=service.default_format,
@@ -178,7 +151,14 @@ def _key(request: Request, sent: str | None) -> str | None:
         return None
     if not 0 < len(sent) <= MAX_KEY_CHARS:
         raise InvalidRequest(f"an idempotency key has 1 to {MAX_KEY_CHARS} characters")
-    return f"{_owner(request)}/{sent}"
+    return f"{principal_of(request).owner}/{sent}"
+
+
+async def _arrive(request: Request, *, attaches: bool = False) -> Permit:
+    """Count a request that asks. Raises what `Limits.arrive` raises."""
+    caller = principal_of(request)
+    limits = service_of(request).limits
+    return await limits.arrive(caller.client, attaches=attaches, own_limits=own_limits(caller.allowance))
 
 
 async def _attach(request: Request, fmt: Format, key: str, fingerprint: bytes) -> Response:
@@ -186,8 +166,8 @@ async def _attach(request: Request, fmt: Format, key: str, fingerprint: bytes) -
 
     It costs nothing and is not counted: a reader always gets back to its answer. Misuse of a key is counted.
     """
-    service = _service(request)
-    permit = await service.limits.arrive(principal_of(request).client, attaches=True)
+    service = service_of(request)
+    permit = await _arrive(request, attaches=True)
     try:
         stream = await service.relay.attach(key, fingerprint)
     except KeyReused:
@@ -206,12 +186,13 @@ def _decode(request: Request, body: bytes | bytearray, key: str | None) -> tuple
         fingerprint=hashlib.sha256(body).digest(),
         chat_id=None if ask.id is None else _chat_of(request, ask.id),
     )
-    return admit(ask, _service(request).policy, principal.client), spec
+    policy = policy_for(service_of(request).policy, principal.allowance)
+    return admit(ask, policy, principal.client), spec
 
 
 async def _start(request: Request, fmt: Format, asked: tuple[Question, LogSpec], permit: Permit) -> Response:
     """Ask, unless the application refuses, and return the answer."""
-    service, (question, spec) = _service(request), asked
+    service, (question, spec) = service_of(request), asked
     if service.before_ask is not None:
         question = await service.before_ask(question, principal_of(request))
     stream = await service.relay.start(question, spec, request.scope["state"]["request_id"], permit)
@@ -221,7 +202,7 @@ async def _start(request: Request, fmt: Format, asked: tuple[Question, LogSpec],
 def _answer(request: Request, fmt: Format, stream: Log, permit: Permit) -> Response:
     limits = permit.headers()
     if prefers_async(request):
-        token = _service(request).links.token(stream.id, stream.owner)
+        token = service_of(request).links.token(stream.id, stream.owner)
         headers = {
             "Location": f"{_path(request, stream)}?token={token}",
             "Preference-Applied": "respond-async",
@@ -248,7 +229,7 @@ async def _resume(
         raise InvalidRequest(f"Last-Event-ID: {exc}") from exc
     if expected not in (None, stream_id):
         raise StreamNotFound("Last-Event-ID names another answer")
-    stream = await _service(request).relay.open(stream_id, owner)
+    stream = await service_of(request).relay.open(stream_id, owner)
     if not fmt.has_ids:  # its reader cannot know what it has seen
         return _respond(request, fmt, stream, after=-1)
     extent = await stream.extent()
@@ -266,7 +247,7 @@ async def _resume(
 def _respond(
     request: Request, fmt: Format, stream: Log, *, after: int, limits: Mapping[str, str] | None = None
 ) -> Response:
-    relay = _service(request).relay
+    relay = service_of(request).relay
     headers = _headers(request, stream)
     if limits:
         headers |= limits

@@ -12,6 +12,7 @@ from chat_sse.events import Done
 from chat_sse.limits.budget import prompt_bound, tokens_told
 from chat_sse.limits.counts import Counts, Reservation
 from chat_sse.limits.headers import LimitStatus, limit_headers
+from chat_sse.limits.plan import NO_LIMITS_OF_ITS_OWN, OwnLimits
 from chat_sse.messages import Question
 
 # Above what the fastest public servers give to one answer (Cerebras, Groq: up to 3,000).
@@ -38,22 +39,32 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None
     """What is put before every conversation, and costs tokens too."""
 
-    async def arrive(self, client: str, *, attaches: bool) -> "Permit":
+    async def arrive(
+        self, client: str, *, attaches: bool, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
+    ) -> "Permit":
         """Count a request that asks. Raises TooManyRequests, or StoreUnavailable when Redis is out of reach.
 
         `attaches`: it carries the key of an answer that is there. It costs nobody anything and does not
         count, so that a reader whose connection breaks again and again always gets back to its answer.
         """
-        return Permit(self, client, None if attaches else await self.counts.arrive(client))
+        status = None if attaches else await self.counts.arrive(client, own_limits)
+        return Permit(self, client, status, own_limits)
 
 
 class Permit:
     """One request that asks, on its way through."""
 
-    def __init__(self, limits: Limits, client: str, requests: LimitStatus | None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        client: str,
+        requests: LimitStatus | None,
+        own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN,
+    ) -> None:
         self._limits = limits
         self._client = client
         self._requests = requests
+        self._own_limits = own_limits
         self._tokens: LimitStatus | None = None
         self._output_tokens = 0
         self._reservation: Reservation | None = None
@@ -61,7 +72,7 @@ class Permit:
     async def admit(self, stream_id: str, question: Question) -> None:
         """Hold a slot and reserve the most that the question can cost. Raises ChatError, holding nothing."""
         tokens = prompt_bound(question, self._limits.system_prompt) + question.max_output_tokens
-        self._reservation = await self._limits.counts.admit(self._client, stream_id, tokens)
+        self._reservation = await self._limits.counts.admit(self._client, stream_id, tokens, self._own_limits)
         self._tokens = self._reservation.status
         self._output_tokens = question.max_output_tokens
 

@@ -1,10 +1,13 @@
 """The counts that limits need, wherever they are kept."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
-from chat_sse.limits.headers import LimitStatus
+from chat_sse.limits.headers import LimitStatus, tightest
+from chat_sse.limits.plan import NO_LIMITS_OF_ITS_OWN, ClientCounts, OwnLimits
+from chat_sse.limits.rates import Seen
 
 
 class Reservation(msgspec.Struct, frozen=True):
@@ -19,12 +22,26 @@ class Reservation(msgspec.Struct, frozen=True):
     """What is left of the tokens; None where they are not limited."""
     epoch: str = ""
     """Of the counts that hold it: counts that were lost begin another."""
+    own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left to a client; None where nothing is limited."""
+
+    requests: LimitStatus | None
+    streams: int
+    """Answers that may run at once, of which there are left:"""
+    streams_left: int
+    tokens: LimitStatus | None
 
 
 class Counts(Protocol):
-    """Counts requests, running answers and tokens. Each method is one step for all who count."""
+    """Counts requests, running answers and tokens. Each method is one step for all who count.
 
-    async def arrive(self, client: str) -> LimitStatus | None:
+    `own_limits`: those of the client's token, which are counted under the client's name as the others are.
+    """
+
+    async def arrive(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> LimitStatus | None:
         """Count a request that asks, for its client alone; returns what is left of the client's rate.
 
         Raises TooManyRequests, also when everybody's rate has no room, and StoreUnavailable when the counts
@@ -36,7 +53,13 @@ class Counts(Protocol):
         """Count a request that was not let in, for its client alone. Raises as `arrive` does."""
         ...
 
-    async def admit(self, client: str, stream_id: str, tokens: int) -> Reservation:
+    async def standing(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> Standing:
+        """Return what is left to a client, and count nothing. Raises StoreUnavailable."""
+        ...
+
+    async def admit(
+        self, client: str, stream_id: str, tokens: int, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
+    ) -> Reservation:
         """Hold a slot, reserve tokens, and count the question for everybody: all of it or nothing.
 
         What costs nothing (a malformed body, a refusal) never gets here, so a few strangers cannot use up
@@ -52,3 +75,21 @@ class Counts(Protocol):
         `refused`: upstream refused the question, unpaid; it does not count for everybody.
         """
         ...
+
+
+def standing_of(
+    counts: ClientCounts, seen: Sequence[Seen], running: Sequence[int], spent: Sequence[int], now: float
+) -> Standing:
+    """Return what is left in a client's counts: of its rates, slots and budgets, in this order."""
+    rates = counts.requests + counts.questions
+    left = [max(0, slot.limit - count) for slot, count in zip(counts.slots, running, strict=True)]
+    return Standing(
+        requests=tightest(
+            [state.status(rate.limit, asking=0) for state, rate in zip(seen, rates, strict=True)]
+        ),
+        streams=counts.slots[0].limit,
+        streams_left=min(left),
+        tokens=tightest(
+            [budget.limit.status(count, now) for budget, count in zip(counts.budgets, spent, strict=True)]
+        ),
+    )

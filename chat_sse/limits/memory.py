@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 from chat_sse.limits.budget import Budget, budget_spent, check_fits
-from chat_sse.limits.counts import Reservation
+from chat_sse.limits.counts import Reservation, Standing, standing_of
 from chat_sse.limits.headers import LimitStatus, tightest
-from chat_sse.limits.plan import Count, Plan
+from chat_sse.limits.plan import NO_LIMITS_OF_ITS_OWN, Count, OwnLimits, Plan
 from chat_sse.limits.rates import SECONDS, Rate, Seen
 from chat_sse.limits.slots import no_slot
 
@@ -88,18 +88,33 @@ class MemoryCounts:
         self._running: dict[str, int] = {}
         self._spending = {"day": Spending(), "month": Spending()}
 
-    async def arrive(self, client: str) -> LimitStatus | None:
+    async def arrive(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> LimitStatus | None:
         """Count, as `Counts.arrive` promises."""
-        counts = self._plan.of(client)
+        counts = self._plan.of(client, own_limits)
         return self._count(counts.requests, counts.questions)
 
     async def misuse(self, client: str) -> None:
         """Count, as `Counts.misuse` promises."""
         self._count(self._plan.of(client).requests, ())
 
-    async def admit(self, client: str, stream_id: str, tokens: int) -> Reservation:
+    async def standing(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> Standing:
+        """Look, as `Counts.standing` promises."""
+        counts, now = self._plan.of(client, own_limits), self._clock()
+        rates = counts.requests + counts.questions
+        seen = [self._windows[rate.limit.seconds].seen(rate.name, now) for rate in rates]
+        spent = []
+        for budget in counts.budgets:
+            spending = self._spending[budget.limit.period]
+            spending.turn(budget.limit.window(now).name)
+            spent.append(spending.spent(budget.name))
+        running = [self._running.get(slot.name, 0) for slot in counts.slots]
+        return standing_of(counts, seen, running, spent, now)
+
+    async def admit(
+        self, client: str, stream_id: str, tokens: int, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
+    ) -> Reservation:
         """Admit, as `Counts.admit` promises."""
-        counts, now = self._plan.of(client), self._clock()
+        counts, now = self._plan.of(client, own_limits), self._clock()
         running = self._running
         for slot in counts.slots:
             if running.get(slot.name, 0) >= slot.limit:
@@ -113,11 +128,11 @@ class MemoryCounts:
             self._spending[budget.limit.period].add(budget.name, tokens)
         for question in counts.questions:
             self._windows[question.limit.seconds].add(question.name)
-        return Reservation(client, stream_id, tokens, now, tightest(statuses))
+        return Reservation(client, stream_id, tokens, now, tightest(statuses), own_limits=own_limits)
 
     def settle(self, reservation: Reservation, tokens: int, *, refused: bool) -> None:
         """Settle, as `Counts.settle` promises."""
-        counts = self._plan.of(reservation.client)
+        counts = self._plan.of(reservation.client, reservation.own_limits)
         for slot in counts.slots:
             running = self._running[slot.name] - 1
             if running:

@@ -1,8 +1,9 @@
 """Which counts a client's requests and questions add to, and what each count may reach.
 
-A client is a key, or without one an IPv4 address or an IPv6 /64. Providers give a customer up to a /48 (RFC
-6177), which is 65,536 clients. So the /48 is counted as well, with larger limits. And neither an address nor
-a site may have more than a set share of what everybody has together; keys are the operator's to limit.
+A client is a key, a person who has logged in, or else an IPv4 address or an IPv6 /64. Providers give a
+customer up to a /48 (RFC 6177), which is 65,536 clients. So the /48 is counted as well, with larger limits.
+And no person, address or site may have more than a set share of what everybody has together; keys are the
+operator's to limit.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ EVERYBODY = "everybody"
 KNOWN_CLIENTS = 4096
 
 Limit = TypeVar("Limit")
+AnyLimit = TypeVar("AnyLimit", Rate, Budget)
 
 
 class Count(msgspec.Struct, Generic[Limit], frozen=True):
@@ -33,6 +35,16 @@ class Count(msgspec.Struct, Generic[Limit], frozen=True):
     """Of the count; among those of its kind and period, nobody else's."""
     whose: str
     """How a refusal names it."""
+
+
+class OwnLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client's token limits it to. It lowers this server's limits, and never raises them."""
+
+    rate: Rate | None = None
+    budget: Budget | None = None
+
+
+NO_LIMITS_OF_ITS_OWN = OwnLimits()
 
 
 class ClientCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,21 +83,27 @@ class Plan:
         self._budget_share = budget_total.share(share_percent, least_share_tokens) if budget_total else None
         self.of = lru_cache(KNOWN_CLIENTS)(self._of)
 
-    def _of(self, client: str) -> ClientCounts:
+    def _of(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> ClientCounts:
         """Return a client's counts."""
         requests, questions, slots, budgets = [], [], [], []
         for name, whose, factor, has_share in _counted_as(client):
-            own = self._rate and self._rate.times(factor)
-            if own:
-                requests.append(Count(own, name, f"per {whose}"))
+            rates = _least(own_limits.rate, self._rate and self._rate.times(factor))
+            requests += [Count(rate, name, f"per {whose}") for rate in rates]
             share = self._rate_share if has_share else None
-            if share and not (own and own.seconds == share.seconds and own.amount <= share.amount):
+            if share and not any(
+                rate.seconds == share.seconds and rate.amount <= share.amount for rate in rates
+            ):
                 questions.append(Count(share, f"share of {name}", f"per {whose}"))
             own_streams = factor * self._streams_per_client
             if has_share and self._streams_share:
                 own_streams = min(own_streams, self._streams_share)
             slots.append(Count(own_streams, name, f"per {whose}"))
-            budgets += [Count(budget, name, f"per {whose}") for budget in self._budgets(factor, has_share)]
+            least = _least(
+                own_limits.budget,
+                self._budget and self._budget.times(factor),
+                self._budget_share if has_share else None,
+            )
+            budgets += [Count(budget, name, f"per {whose}") for budget in least]
         everybody = EVERYBODY, "for everybody together"
         if self._rate_total:
             questions.append(Count(self._rate_total, *everybody))
@@ -96,13 +114,16 @@ class Plan:
             requests=tuple(requests), questions=tuple(questions), slots=tuple(slots), budgets=tuple(budgets)
         )
 
-    def _budgets(self, factor: int, has_share: bool) -> list[Budget]:
-        """Return the budgets of a client or a site; of two with the same period, the smaller one."""
-        own = self._budget and self._budget.times(factor)
-        share = self._budget_share if has_share else None
-        if own and share and own.period == share.period:
-            return [min(own, share, key=lambda budget: budget.tokens)]
-        return [budget for budget in (own, share) if budget]
+
+def _least(*limits: AnyLimit | None) -> list[AnyLimit]:
+    """Return those that are set, of several with the same window the smallest."""
+    found: dict[str | int, tuple[int, AnyLimit]] = {}
+    for limit in limits:
+        if limit is not None:
+            size, window = msgspec.structs.astuple(limit)
+            if window not in found or size < found[window][0]:
+                found[window] = size, limit
+    return [limit for _, limit in found.values()]
 
 
 def _counted_as(client: str) -> Iterator[tuple[str, str, int, bool]]:

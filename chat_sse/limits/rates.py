@@ -66,9 +66,9 @@ class Seen(msgspec.Struct, frozen=True):
         """Return whether no more is let in."""
         return self.used(rate) >= rate.amount
 
-    def status(self, rate: Rate) -> LimitStatus:
-        """Return what is left after one more request."""
-        left = max(0, math.ceil(rate.amount - self.used(rate)) - 1)
+    def status(self, rate: Rate, *, asking: int = 1) -> LimitStatus:
+        """Return what is left after so many more requests."""
+        left = max(0, math.ceil(rate.amount - self.used(rate)) - asking)
         return LimitStatus(rate.amount, rate.seconds, left, rate.seconds - self.into)
 
     def wait_seconds(self, rate: Rate) -> float:

@@ -28,11 +28,11 @@ import msgspec
 
 from chat_sse.errors import StoreUnavailable
 from chat_sse.limits.budget import Budget, budget_spent, check_fits
-from chat_sse.limits.counts import Reservation
+from chat_sse.limits.counts import Reservation, Standing, standing_of
 from chat_sse.limits.headers import LimitStatus, tightest
-from chat_sse.limits.plan import EVERYBODY, ClientCounts, Count, Plan
+from chat_sse.limits.plan import EVERYBODY, NO_LIMITS_OF_ITS_OWN, ClientCounts, Count, OwnLimits, Plan
 from chat_sse.limits.rates import Rate, Seen
-from chat_sse.limits.redis_scripts import ADMIT, ARRIVE, RENEW, SCRIPTS, SETTLE
+from chat_sse.limits.redis_scripts import ADMIT, ARRIVE, LOOK, RENEW, SCRIPTS, SETTLE
 from chat_sse.limits.slots import no_slot
 from chat_sse.redis_access import (
     DEFAULT_PREFIX,
@@ -80,21 +80,35 @@ class SharedCounts:
         self._renewing: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
 
-    async def arrive(self, client: str) -> LimitStatus | None:
+    async def arrive(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> LimitStatus | None:
         """Count, as `Counts.arrive` promises."""
-        counts = self._plan.of(client)
+        counts = self._plan.of(client, own_limits)
         return await self._count(counts.requests, counts.questions)
 
     async def misuse(self, client: str) -> None:
         """Count, as `Counts.misuse` promises."""
         await self._count(self._plan.of(client).requests, ())
 
-    async def admit(self, client: str, stream_id: str, tokens: int) -> Reservation:
+    async def standing(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> Standing:
+        """Look, as `Counts.standing` promises."""
+        counts, now = self._plan.of(client, own_limits), self._clock()
+        rates = counts.requests + counts.questions
+        keys = self._keys(msgspec.structs.replace(counts, questions=rates), now)
+        sizes = len(counts.slots), len(counts.budgets)
+        seconds = [rate.limit.seconds for rate in rates]
+        [told] = await self._trips.run([evaluate(LOOK, keys, *sizes, *seconds)])
+        running, spent, told = told[: sizes[0]], told[sizes[0] : sum(sizes)], told[sum(sizes) :]
+        seen = [_seen(told[start : start + 3]) for start in range(0, len(told), 3)]
+        return standing_of(counts, seen, running, spent, now)
+
+    async def admit(
+        self, client: str, stream_id: str, tokens: int, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
+    ) -> Reservation:
         """Admit, as `Counts.admit` promises."""
-        counts, now = self._plan.of(client), self._clock()
+        counts, now = self._plan.of(client, own_limits), self._clock()
         for budget in counts.budgets:
             check_fits(budget.limit, tokens)
-        reservation = Reservation(client, stream_id, tokens, now, None, UNKNOWN_EPOCH)
+        reservation = Reservation(client, stream_id, tokens, now, None, UNKNOWN_EPOCH, own_limits)
         try:
             [[full, epoch, *told]] = await self._trips.run([self._admit(counts, reservation)])
         except BaseException:
@@ -160,7 +174,7 @@ class SharedCounts:
         )
 
     def _settle(self, reservation: Reservation, tokens: int, *, refused: bool) -> Command:
-        counts = self._plan.of(reservation.client)
+        counts = self._plan.of(reservation.client, reservation.own_limits)
         mark = f"{self._prefix}:settled:{reservation.stream_id}"
         return evaluate(
             SETTLE,

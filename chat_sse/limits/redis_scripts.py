@@ -48,6 +48,24 @@ end
 return told
 """
 
+# KEYS sorted sets of slots, counters of budgets, rates. ARGV how many slots and budgets, then the seconds of
+# each rate. Changes nothing. Gives what each slot and budget holds, then before, here and milliseconds of
+# each rate.
+LOOK = f"""{_NOW}{_RATE}
+local slots, budgets, told = tonumber(ARGV[1]), tonumber(ARGV[2]), {{}}
+for i, key in ipairs(KEYS) do
+  if i <= slots then
+    told[i] = redis.call('ZCOUNT', key, '(' .. now, '+inf')
+  elseif i <= slots + budgets then
+    told[i] = tonumber(redis.call('GET', key) or '0')
+  else
+    local rate = read(key, 0, ARGV[2 + i - slots - budgets])
+    for _, number in ipairs({{rate.before, rate.here, rate.into}}) do told[#told + 1] = number end
+  end
+end
+return told
+"""
+
 # KEYS epoch, then sorted sets of slots, counters of budgets, rates. ARGV how many slots and budgets, stream
 # id, lease (ms), tokens, a new epoch if there is none; limit of each slot, limit and end (seconds since 1970)
 # of each budget, amount and seconds of each rate. Gives the number of the first key that is full, after the
@@ -132,4 +150,4 @@ end
 return 0
 """
 
-SCRIPTS = (ARRIVE, ADMIT, SETTLE, RENEW)
+SCRIPTS = (ARRIVE, ADMIT, LOOK, SETTLE, RENEW)

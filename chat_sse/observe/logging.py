@@ -204,5 +204,6 @@ class RequestLog:
                 "server_send"
             ]  # it refers to this scope: a cycle that only the garbage collector would free
             fields = {"method": scope["method"], "path": _printable_path(scope), "status": status}
+            fields |= state.get("log_fields", {})  # who has asked, or why it was refused
             seconds = round(time.monotonic() - started, 3)
             log.info("request", extra={"fields": {**fields, "request_id": request_id, "seconds": seconds}})

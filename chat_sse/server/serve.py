@@ -15,6 +15,7 @@ import uvicorn
 from chat_sse import __version__
 from chat_sse.access.address import UNIX
 from chat_sse.access.hosts import is_loopback
+from chat_sse.access.opening import open_ways
 from chat_sse.observe.logging import configure_logging
 from chat_sse.opening import check_default_format, check_root_path, check_store
 from chat_sse.server.own_redis import OwnRedis, RedisMissing, find_program
@@ -22,6 +23,7 @@ from chat_sse.server.protocol import BoundedProtocol
 from chat_sse.server.sockets import CannotListen, bound_unread_bytes, unix_socket
 from chat_sse.server.workers import DrainingServer, Supervisor
 from chat_sse.settings import Settings, SettingsError, load_settings, variable
+from chat_sse.settings.callers import ANONYMOUS, JWT, KEYS, PROXY
 from chat_sse.upstreams.local import find_local_model
 from chat_sse.upstreams.local_file import LocalModelUnavailable, model_name
 from chat_sse.upstreams.openai.upstream import public_url
@@ -50,6 +52,7 @@ def serve(given: Mapping[str, str | int | Path | None]) -> None:
         check_root_path(settings)
         model_name = _check_upstream(settings)
         check_store(settings)
+        open_ways(settings)
         own_redis = _start_redis(settings)
     except (SettingsError, LocalModelUnavailable, RedisMissing) as exc:
         for fault in getattr(exc, "faults", [str(exc)]):
@@ -135,7 +138,7 @@ def _warn(settings: Settings) -> None:
         if UNIX not in settings.trusted_proxies:
             fields = {"set": f"{variable('trusted_proxies')}={UNIX}"}
             log.warning("service.visitors_count_as_one", extra={"fields": fields})
-    elif not settings.api_keys and not is_loopback(settings.host):
+    elif ANONYMOUS in settings.callers.ways and not is_loopback(settings.host):
         names = f"{variable('api_keys')},{variable('allowed_hosts')}"
         fields = {"host": settings.host, "set": names}
         log.warning("service.open_to_everybody", extra={"fields": fields})
@@ -146,14 +149,12 @@ def _greeting(settings: Settings, listening: socket.socket, local_model: str | N
     models = allowed_models(settings, (local_model,) if local_model else ())
     urls = [target.base_url for target in settings.models_file] or [settings.openai_base_url]
     upstream = "the embedded model" if local_model else ", ".join(dict.fromkeys(map(public_url, urls)))
-    names = [entry.partition(":")[0] for entry in settings.api_keys]
     origins = ", ".join(settings.allowed_origin)
-    keys = f"with a key ({', '.join(names)})" if names else "without a key"
     return "\n".join(
         (
             f"chat-sse {__version__} on {_address(listening, settings.root_path or '')}",
             f"  answers from {upstream}: {', '.join(models)}",
-            f"  open to {_reach(settings)}, {keys}; pages from {origins} may call it",
+            f"  open to {_reach(settings)}, {_who(settings)}; pages from {origins} may call it",
             f"  answers to {_host_names(settings)} (CHAT_SSE_ALLOWED_HOSTS)",
         )
     )
@@ -175,13 +176,32 @@ def _reach(settings: Settings) -> str:
     return f"everybody whom its proxy lets in{one}"
 
 
+def _who(settings: Settings) -> str:
+    """Return in words who may ask."""
+    names = [entry.partition(":")[0] for entry in settings.api_keys]
+    key = "from a JWKS" if settings.callers.key_is_url else f"of {settings.jwt_issuer or 'any issuer'}"
+    cookie = f", also in the cookie {settings.jwt_cookie}" if settings.jwt_cookie else ""
+    proxies = ", ".join(settings.trusted_proxies)
+    words = {
+        KEYS: f"with a key ({', '.join(names)})",
+        JWT: f"with a token ({key}{cookie})",
+        PROXY: f"as {settings.user_header} of {proxies} says",
+        ANONYMOUS: "without a key",
+    }
+    return " or ".join(words[way] for way in settings.callers.ways)
+
+
 def _host_names(settings: Settings) -> str:
     """Return in words which `Host` a request may name, as `TrustedHost` decides it."""
     if settings.allowed_hosts:
         return "any host name" if "*" in settings.allowed_hosts else ", ".join(settings.allowed_hosts)
     if settings.uds is None and is_loopback(settings.host):
         return "the names of this machine"
-    return "any host name" if settings.api_keys else "localhost and IP addresses, to no other host name"
+    return (
+        "any host name"
+        if ANONYMOUS not in settings.callers.ways
+        else "localhost and IP addresses, to no other host name"
+    )
 
 
 def raise_open_file_limit() -> int | None:

@@ -6,16 +6,12 @@ from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from chat_sse.origins import origin_regex
+from chat_sse.settings.callers import MIN_SECRET_CHARS
 from chat_sse.settings.fields import Settings, variable
 from chat_sse.target import base_url_faults, body_faults, header_faults
 
 _HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]*]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-# A key's name goes into logs, and before a slash into names of ours; without dots it is no address either.
-_KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# What a bearer header can carry (RFC 6750, 2.1), and long enough that nobody can try them all.
-MIN_SECRET_CHARS = 16
-_SECRET = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_SECRET_CHARS},512}}={{0,2}}")
 
 
 def contradictions(settings: Settings) -> Iterator[str]:
@@ -23,7 +19,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
     yield from _faults_of_origins(settings.allowed_origin)
     if "*" in settings.allowed_origin and settings.cors_credentials:
         yield "ALLOWED_ORIGIN=* and CHAT_SSE_CORS_CREDENTIALS=true would let any page act for a visitor"
-    yield from _faults_of_keys(settings.api_keys)
+    yield from settings.callers.faults()
     if settings.secret_key is not None and len(settings.secret_key) < MIN_SECRET_CHARS:
         yield f"CHAT_SSE_SECRET_KEY must have {MIN_SECRET_CHARS} characters or more"
     if not all(_HOST.fullmatch(host) for host in settings.allowed_hosts):
@@ -74,19 +70,6 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _faults_of_keys(entries: tuple[str, ...]) -> Iterator[str]:
-    pairs = [entry.partition(":")[::2] for entry in entries]
-    if not all(_KEY_NAME.fullmatch(name) and _SECRET.fullmatch(secret) for name, secret in pairs):
-        yield (
-            "CHAT_SSE_API_KEYS must be name:secret with commas between: names of letters, digits, _ and -, "
-            f"secrets of {MIN_SECRET_CHARS} or more letters, digits and ._~+/-"
-        )
-    if len({name for name, _ in pairs}) < len(pairs):
-        yield "CHAT_SSE_API_KEYS must not use a name twice"
-    if len({secret for _, secret in pairs}) < len(pairs):
-        yield "CHAT_SSE_API_KEYS must not use a secret twice"
 
 
 def contradictions_to_file(settings: Settings) -> Iterator[str]:

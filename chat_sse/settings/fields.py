@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from chat_sse.settings.callers import Callers
 from chat_sse.target import Target
 
 Seconds: TypeAlias = Annotated[
@@ -58,6 +59,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     safety_identifier: Flag = True
     allowed_origin: Names = ("http://localhost:3000",)
     api_keys: Names = ()
+    jwt_key: str | None = None
+    jwt_algorithms: Names = ()
+    jwt_issuer: str | None = None
+    jwt_audience: Names = ()
+    jwt_principal: str = "sub"
+    jwt_cookie: str | None = None
+    user_header: str | None = None
+    may_ask: Names = ()
+    login_url: str | None = None
     secret_key: str | None = None
     allowed_hosts: Names = ()
     host: str = "127.0.0.1"
@@ -120,6 +130,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def needs_local_model(self) -> bool:
         """Whether no other upstream is set, so that the embedded model answers."""
         return not (self.models_file or self.openai_api_key or self.openai_base_url)
+
+    @property
+    def callers(self) -> Callers:
+        """Who may ask."""
+        return Callers(**{field: getattr(self, field) for field in Callers.__struct_fields__})
 
 
 def variable(field: str) -> str:

@@ -16,6 +16,7 @@ import msgspec
 
 from chat_sse.errors import ErrorBody
 from chat_sse.events import Done, Event, Failure, decode_event, parse_event_id
+from chat_sse.standing import Me
 
 # How long to try again without receiving an event. The service cancels an answer that nobody reads sooner.
 RECONNECT_SECONDS = 30.0
@@ -26,8 +27,8 @@ MAX_RETRY_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # What proxies answer while the service behind them restarts.
 TEMPORARY_STATUSES = (502, 503, 504)
-# An error body has less than 1 KB.
-MAX_ERROR_BYTES = 65_536
+# An error body has less than 1 KB, and so has what is left to a caller.
+MAX_BODY_BYTES = 65_536
 
 
 class Unreachable(Exception):
@@ -92,6 +93,14 @@ class AnswerReader:
             return
         self._client.delete(f"/ask/{stream_id}", timeout=STOP_SECONDS)
 
+    def standing(self) -> Me | None:
+        """Return where the caller stands with the service's limits; None where it does not tell."""
+        try:
+            with self._client.stream("GET", "/me", timeout=STOP_SECONDS) as response:
+                return msgspec.json.decode(_start_of(response), type=Me) if response.is_success else None
+        except (httpx2.HTTPError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+
     def _attempt(self) -> Iterator[Event]:
         """Ask, or read on. Always raises in the end; the caller leaves after the terminal event."""
         with (
@@ -116,13 +125,8 @@ class AnswerReader:
             return
         if returning and response.status_code in TEMPORARY_STATUSES:
             raise _Broken(f"the service answered {response.status_code}")
-        body = bytearray()
-        for piece in response.iter_bytes():
-            body += piece
-            if len(body) > MAX_ERROR_BYTES:
-                break
         try:
-            raise Refused(msgspec.json.decode(body, type=ErrorBody))
+            raise Refused(msgspec.json.decode(_start_of(response), type=ErrorBody))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise Unreachable(f"no chat_sse service, but an HTTP {response.status_code}") from exc
 
@@ -159,3 +163,13 @@ class AnswerReader:
         if self._attempts:
             time.sleep(self._retry_seconds)
         self._attempts += 1
+
+
+def _start_of(response: httpx2.Response) -> bytearray:
+    """Return a body that is to be short; of one that is not, the start."""
+    body = bytearray()
+    for piece in response.iter_bytes():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            break
+    return body

@@ -10,9 +10,10 @@ import click
 import httpx2
 import msgspec
 
-from chat_sse.errors import ErrorBody
+from chat_sse.errors import BudgetSpent, ErrorBody, TooManyRequests, TooManyStreams
 from chat_sse.events import Delta, Done, Failure
 from chat_sse.messages import AskRequest, Message
+from chat_sse.standing import Me
 from chat_sse.terminal.answer_reader import AnswerReader, Refused, Unreachable
 from chat_sse.terminal.chats import Chat, ChatUnusable, newest
 from chat_sse.terminal.plain import Plain, Screen, printable
@@ -29,6 +30,8 @@ CONNECT_SECONDS = 5.0
 
 # What a whole answer ends with. Some upstreams give no reason at a good end.
 WHOLE_REASONS = ("stop", None)
+# Those after which it matters what is left.
+LIMIT_ERRORS = (TooManyRequests.code, TooManyStreams.code, BudgetSpent.code)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -105,7 +108,10 @@ def _show(answer: AnswerReader) -> tuple[int, str]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _stop(answer, READER_GONE), ""
     except Refused as exc:
-        return _print_error(CUT if answer.begun else REFUSED, exc.body), ""
+        code = _print_error(CUT if answer.begun else REFUSED, exc.body)
+        if exc.body.error in LIMIT_ERRORS and (me := answer.standing()):
+            _say(code, _standing(me))
+        return code, ""
     except Unreachable as exc:
         return _say(UNREACHABLE, f"{answer.service} cannot be reached: {exc}"), ""
 
@@ -147,6 +153,18 @@ def _stop(answer: AnswerReader, code: int) -> int:
 def _print_error(code: int, error: ErrorBody) -> int:
     reason = ": ".join(part for part in (error.error, error.details) if part)
     return _say(code, f"{error.content}\n  {reason}\n  request {error.request_id}")
+
+
+def _standing(me: Me) -> str:
+    """Return in one line what is left to the caller."""
+    windows = {"requests": me.requests, "tokens": me.tokens}
+    left = [
+        f"{window.left} of {window.limit} {what} for {window.reset_seconds} s more"
+        for what, window in windows.items()
+        if window
+    ]
+    left.append(f"{me.streams.left} of {me.streams.limit} answers at once")
+    return f"left{f' for {me.name}' if me.name else ''}: {', '.join(left)}"
 
 
 def _say(code: int, text: str) -> int:

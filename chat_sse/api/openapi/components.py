@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
+from chat_sse.api.service import LoginBody
 from chat_sse.errors import (
     ChatError,
     ErrorBody,
     LimitReached,
     Overloaded,
+    Unauthenticated,
     UpstreamRateLimit,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -20,6 +22,7 @@ from chat_sse.events import EVENT_ID, Event
 from chat_sse.formats import FORMATS
 from chat_sse.formats.base import SCHEMA_REF, Json
 from chat_sse.messages import MAX_KEY_CHARS, AskRequest
+from chat_sse.standing import Me
 
 # Where to read on: after an event, or, when empty, as if it were not there.
 PLACE = rf"^({EVENT_ID})?$"
@@ -30,6 +33,9 @@ LIMITS = ("RateLimit", "RateLimit-Policy")
 HAVE_RETRY_AFTER = (UpstreamRateLimit, UpstreamTimeout, UpstreamUnavailable, Overloaded, LimitReached)
 
 ERROR_BODY: Json = {"$ref": "#/components/schemas/ErrorBody"}
+LOGIN_BODY: Json = {"$ref": "#/components/schemas/LoginBody"}
+# What a 401 says beside the error.
+LOGIN: Json = {"accepts": ["keys"], "login_url": None}
 
 HEADERS: Json = {
     "ContentLocation": {
@@ -65,7 +71,13 @@ SECURITY_SCHEMES: Json = {
     "ApiKey": {
         "type": "http",
         "scheme": "bearer",
-        "description": "One of the service's keys, where it has any (`CHAT_SSE_API_KEYS`).",
+        "description": "One of the service's keys (`CHAT_SSE_API_KEYS`), or a person's token.",
+    },
+    "Token": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "session",
+        "description": "A person's token in the cookie that `CHAT_SSE_JWT_COOKIE` names.",
     },
     "Link": {
         "type": "apiKey",
@@ -163,7 +175,7 @@ PARAMETERS: Json = {
 def schemas() -> Json:
     """Return the schemas of all message types, under their class names."""
     (_, event, *_), components = msgspec.json.schema_components(
-        (AskRequest, Event, ErrorBody), ref_template=SCHEMA_REF
+        (AskRequest, Event, ErrorBody, LoginBody, Me), ref_template=SCHEMA_REF
     )
     for kind in FORMATS:
         components |= kind.components
@@ -193,15 +205,16 @@ def error_responses(kinds: Sequence[type[ChatError]]) -> dict[str, Json]:
 def _error_response(status: int, kinds: Sequence[type[ChatError]]) -> Json:
     retries = ["Retry-After"] if any(issubclass(kind, HAVE_RETRY_AFTER) for kind in kinds) else []
     limited = LIMITS if any(issubclass(kind, LimitReached) for kind in kinds) else ()
+    more = LOGIN if Unauthenticated in kinds else {}
     examples = {
         kind.code: {
             "summary": inspect.cleandoc(kind.content),
-            "value": msgspec.to_builtins(kind(kind.example).body("c0ffee0123456789")),
+            "value": msgspec.to_builtins(kind(kind.example).body("c0ffee0123456789")) | more,
         }
         for kind in kinds
     }
     return {
         "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in examples)}",
         "headers": header(*retries, *limited),
-        "content": {"application/json": {"schema": ERROR_BODY, "examples": examples}},
+        "content": {"application/json": {"schema": LOGIN_BODY if more else ERROR_BODY, "examples": examples}},
     }

@@ -54,7 +54,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Wherever answers are: what is said to those who may not, and to those who do not stop trying.
-REFUSALS = (Unauthenticated, Forbidden, ForbiddenOrigin, TooManyRequests)
+REFUSALS = (Unauthenticated, Forbidden, ForbiddenOrigin, TooManyRequests, Overloaded)
 # Before an answer has begun, these can come from any operation that asks.
 ASKING = (
     InvalidRequest,
@@ -74,7 +74,6 @@ ASKING = (
     UpstreamUnavailable,
     UpstreamTimeout,
     UpstreamProtocol,
-    Overloaded,
     Draining,
     StoreUnavailable,
 )
@@ -95,6 +94,22 @@ RUNNING: Json = {
     "content": CHAT_ANSWER,
 }
 NOT_RUNNING: Json = {"description": "No answer of this chat is running.", "headers": header()}
+STANDING: Json = {
+    "description": "Who the caller is, and what is left to it.",
+    "headers": header(),
+    "content": {
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/Me"},
+            "example": {
+                "name": "Ada",
+                "models": ["gpt-4o-mini"],
+                "requests": {"limit": 60, "left": 59, "window_seconds": 60, "reset_seconds": 42},
+                "streams": {"limit": 10, "left": 10},
+                "tokens": {"limit": 200000, "left": 195000, "window_seconds": 86400, "reset_seconds": 32400},
+            },
+        }
+    },
+}
 READ_TO_THE_END: Json = {
     "description": "`Last-Event-ID` was the answer's last event. 204 ends an `EventSource` for good.",
     "headers": header(),
@@ -181,7 +196,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=QUESTIONS,
         responses={"200": ANSWERED, "202": ACCEPTED},
         errors=(*ASKING, UnsupportedMediaType),
-        security=("ApiKey",),
+        security=("ApiKey", "Token"),
     ),
     ("GET", "/ask"): Operation(
         tag="Ask",
@@ -193,7 +208,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         parameters=("Q", "Messages", "Id", "Format", "LastEventId", "LastEventIdInQuery", "Prefer"),
         responses={"200": ANSWERED, "202": ACCEPTED, "204": READ_TO_THE_END},
         errors=ASKING,
-        security=("ApiKey",),
+        security=("ApiKey", "Token"),
     ),
     ("GET", "/ask/{stream_id}"): Operation(
         tag="Ask",
@@ -201,7 +216,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         parameters=("Format", "LastEventId", "LastEventIdInQuery"),
         responses={"200": READ, "204": READ_TO_THE_END},
         errors=(InvalidRequest, *REFUSALS, StreamNotFound, NotAcceptable, InternalError, StoreUnavailable),
-        security=("ApiKey", "Link"),
+        security=("ApiKey", "Token", "Link"),
     ),
     ("GET", "/ask/{chat_id}/stream"): Operation(
         tag="Ask",
@@ -209,14 +224,21 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         parameters=("Format",),
         responses={"200": RUNNING, "204": NOT_RUNNING},
         errors=(*REFUSALS, NotAcceptable, InternalError, StoreUnavailable),
-        security=("ApiKey",),
+        security=("ApiKey", "Token"),
     ),
     ("DELETE", "/ask/{stream_id}"): Operation(
         tag="Ask",
         description='Its readers get `done` with `finish_reason: "cancelled"`, and the call is closed.',
         responses={"204": {"description": "It is over.", "headers": header()}},
         errors=(*REFUSALS, StreamNotFound, InternalError, StoreUnavailable),
-        security=("ApiKey", "Link"),
+        security=("ApiKey", "Token", "Link"),
+    ),
+    ("GET", "/me"): Operation(
+        tag="Ask",
+        description="What is left is told without counting the request.",
+        responses={"200": STANDING},
+        errors=(InvalidRequest, *REFUSALS, StoreUnavailable),
+        security=("ApiKey", "Token"),
     ),
     ("GET", "/healthz"): Operation(tag="Operate", responses={"200": _status("ok")}),
     ("GET", "/readyz"): Operation(
