@@ -14,11 +14,11 @@ import pytest
 from tests.conftest import QUICK
 from tests.support.nginx import run_nginx
 from tests.support.ports import free_port
+from tests.support.readme import README, code_block
 from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
 from tests.support.streams import streaming
 from tests.support.tokens import reply, token
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
-from tests.test_readme import README, example
 
 FORGED = {"X-Forwarded-User": "admin", "X-Auth-Request-User": "admin", "Remote-User": "admin"}
 
@@ -42,7 +42,7 @@ def behind(
     upstream_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[RunningService, str]]:
     """The service with the README's settings, and the address of the README's nginx before it."""
-    settings = dict(line.split("=", 1) for line in example("sh", "CHAT_SSE_USER_HEADER=").splitlines())
+    settings = dict(line.split("=", 1) for line in code_block("sh", "CHAT_SSE_USER_HEADER=").splitlines())
     env = {**QUICK, **settings, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}
     port, folder = free_port(), tmp_path_factory.mktemp("nginx")
     with ExitStack() as stack:
@@ -50,7 +50,7 @@ def behind(
         server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Authority))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         stack.callback(server.shutdown)
-        config = example("nginx", "auth_request")
+        config = code_block("nginx", "auth_request")
         for shown, real in (
             ("listen 80;", f"listen 127.0.0.1:{port};"),
             ("http://127.0.0.1:8000", service.url),
@@ -123,7 +123,7 @@ def test_a_foreign_page_asks_nothing_with_what_its_visitors_browser_sends(
 
 
 def test_the_cookies_example_starts(upstream: ScriptedUpstream) -> None:
-    shown = dict(line.split("=", 1) for line in example("sh", "CHAT_SSE_JWT_COOKIE=").splitlines())
+    shown = dict(line.split("=", 1) for line in code_block("sh", "CHAT_SSE_JWT_COOKIE=").splitlines())
     assert f"Set-Cookie: {shown['CHAT_SSE_JWT_COOKIE']}=<token>;" in README
     with serve({**QUICK, **shown, "OPENAI_BASE_URL": upstream.base_url}) as service:
         session = token(key=None, secret=shown["CHAT_SSE_JWT_KEY"], aud=None)

@@ -17,10 +17,10 @@ import pytest
 from chat_sse.settings import load_settings
 from tests.conftest import QUICK
 from tests.support.ports import free_port
+from tests.support.readme import code_block
 from tests.support.service import RunningService, ask, events, serve, text_of
 from tests.support.tokens import bearer
 from tests.support.upstream import Finish, Say, ScriptedUpstream
-from tests.test_readme import example
 
 CLIENTS = Path(__file__).parent / "clients"
 CALLBACK = "http://127.0.0.1:9/callback"
@@ -45,7 +45,7 @@ def provider() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def service(upstream_port: int, provider: str) -> Iterator[RunningService]:
     """A service with the settings of the README's example, at this provider's addresses."""
-    shown = example("sh", "CHAT_SSE_JWT_KEY=https")
+    shown = code_block("sh", "CHAT_SSE_JWT_KEY=https")
     env = dict(line.split("=", 1) for line in shown.splitlines())
     load_settings(env, env_file=None)
     keys = httpx2.get(f"{provider}/.well-known/openid-configuration").json()["jwks_uri"]
