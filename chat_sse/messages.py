@@ -20,9 +20,9 @@ MAX_CHAT_ID_CHARS = 200
 # Of an idempotency key.
 MAX_KEY_CHARS = 255
 
-CONVERSATION_TOO_LONG = (
-    "This conversation has grown too long for me. Please start a new one with what matters of it."
-)
+
+Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
+SYSTEM_ROLES = ("system", "developer")
 
 
 class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
@@ -49,9 +49,12 @@ Content: TypeAlias = Text | Annotated[list[ContentPart], msgspec.Meta(min_length
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of the conversation. The system prompt is the server's, so `system` is no role here."""
+    """One turn of the conversation.
 
-    role: Literal["user", "assistant"]
+    The system prompt is the server's: a client may add to it only where CHAT_SSE_SYSTEM_MESSAGES allows it.
+    """
+
+    role: Role
     content: Content
 
 
@@ -84,21 +87,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The chat's id as the client sent it, if it did."""
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What this server admits."""
-
-    models: tuple[str, ...]
-    """The allow-list; the first is the default."""
-    max_messages: int
-    max_chars: int
-    """Of all text together."""
-    max_output_tokens: int
-    data_images_only: bool = False
-    """Whether an image must come in its message: a server that fetches URLs would fetch private ones too."""
-    keeps_newest: bool = False
-    """Whether of a conversation that is too long the newest turns are taken, instead of none."""
-
-
 class _SentText(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
     """A text part as it is sent: an empty one says nothing, and is dropped."""
 
@@ -118,7 +106,7 @@ class _Attachment(msgspec.Struct, frozen=True, kw_only=True):
 class _Turn(msgspec.Struct, frozen=True, kw_only=True):
     """A message in either shape. With both there, `parts` count: `content` only repeats their text."""
 
-    role: Literal["user", "assistant", "system", "developer"]
+    role: Role
     content: str | list[_SentText | ImagePart] | None = None
     parts: list[msgspec.Raw] | None = None
     attachments: list[_Attachment] = msgspec.field(name="experimental_attachments", default_factory=list)
@@ -137,9 +125,14 @@ _ESCAPES = re.compile(
 _VALUE = re.compile(r"value '.*'", re.DOTALL)
 
 
-def decode_ask(body: bytes | bytearray) -> AskRequest:
-    """Decode a request body. Raises InvalidRequest with the path of the field at fault."""
+def decode_ask(body: bytes | bytearray, *, allows_system: bool = False) -> AskRequest:
+    """Decode a request body. Raises InvalidRequest with the path of the field at fault.
+
+    `allows_system`: whether there may be messages of the roles `system` and `developer`.
+    """
     sent = _decoded(body)
+    if not allows_system:
+        _refuse_system_messages(sent)
     turns = enumerate(sent.messages)
     messages = [message for index, turn in turns if (message := _message(turn, f"$.messages[{index}]"))]
     if not messages:
@@ -152,6 +145,15 @@ def decode_ask(body: bytes | bytearray) -> AskRequest:
         max_output_tokens=sent.max_output_tokens,
         id=sent.id if is_id else None,
     )
+
+
+def _refuse_system_messages(sent: _Body) -> None:
+    for index, turn in enumerate(sent.messages):
+        if turn.role in SYSTEM_ROLES:
+            raise InvalidRequest(
+                "The system prompt is the server's own (CHAT_SSE_SYSTEM_PROMPT): leave it out - at "
+                f"`$.messages[{index}].role`"
+            )
 
 
 def _decoded(body: bytes | bytearray) -> _Body:
@@ -181,22 +183,20 @@ def _without_value(fault: str) -> str:
 
 def _message(turn: _Turn, path: str) -> Message | None:
     """Turn either shape into OpenAI's. None for an assistant's turn of which no word arrived."""
-    if turn.role in ("system", "developer"):
-        raise InvalidRequest(
-            f"The system prompt is the server's own (CHAT_SSE_SYSTEM_PROMPT): leave it out - at `{path}.role`"
-        )
-    role: Literal["user", "assistant"] = "user" if turn.role == "user" else "assistant"
+    role = turn.role
     if not turn.parts and not turn.attachments:
         content = turn.content if isinstance(turn.content, str) else _parts_of(turn.content or [])
         if role == "assistant" and (not content or (isinstance(content, str) and not content.strip())):
             return None
         return Message(role=role, content=_checked(content, path))
     spoken = _spoken(turn, path)
-    if role == "assistant":  # OpenAI takes its text in one piece, and no pictures
+    if role != "user":  # OpenAI takes their text in one piece, and no pictures
         if not all(isinstance(part, TextPart) for part in spoken):
-            raise InvalidRequest(f"Expected no file in what the assistant said - at `{path}.parts`")
+            raise InvalidRequest(f"Expected no file in what the {role} said - at `{path}.parts`")
         text = "".join(part.text for part in spoken if isinstance(part, TextPart))
-        return Message(role="assistant", content=text) if text.strip() else None
+        if role == "assistant" and not text.strip():
+            return None
+        return Message(role=role, content=_checked(text, path))
     match spoken:
         case []:
             raise InvalidRequest(f"Expected text or an image - at `{path}.parts`")
@@ -233,61 +233,6 @@ def _parts_of(sent: list[_SentText | ImagePart]) -> list[ContentPart]:
 
 def _image(url: str) -> ImagePart:
     return ImagePart(image_url=ImageUrl(url=url))
-
-
-def admit(ask: AskRequest, policy: Policy, client: str = "") -> Question:
-    """Apply the server's limits and defaults. Raises InvalidRequest or PayloadTooLarge."""
-    messages = _newest(ask.messages, policy) if policy.keeps_newest else ask.messages
-    if len(messages) > policy.max_messages:
-        raise InvalidRequest(
-            f"Expected at most {policy.max_messages} messages - at `$.messages`",
-            content=CONVERSATION_TOO_LONG,
-        )
-    if sum(map(_chars_of, messages)) > policy.max_chars:
-        raise PayloadTooLarge(
-            f"Expected at most {policy.max_chars} characters of text - at `$.messages`",
-            content=CONVERSATION_TOO_LONG if len(messages) > 1 else None,
-        )
-    if policy.data_images_only and any(map(_links_image, messages)):
-        raise InvalidRequest("Expected images as `data:image/` URLs - at `$.messages`")
-    model = ask.model or policy.models[0]
-    if model not in policy.models:
-        allowed = ", ".join(policy.models)
-        raise InvalidRequest(f"This server offers {allowed} - at `$.model`")
-    wanted = ask.max_output_tokens or policy.max_output_tokens
-    return Question(
-        messages=messages,
-        model=model,
-        temperature=ask.temperature,
-        max_output_tokens=min(wanted, policy.max_output_tokens),
-        client=client,
-        chat_id=ask.id,
-    )
-
-
-def _chars_of(message: Message) -> int:
-    if isinstance(message.content, str):
-        return len(message.content)
-    return sum(len(part.text) for part in message.content if isinstance(part, TextPart))
-
-
-def _newest(messages: list[Message], policy: Policy) -> list[Message]:
-    """Return the newest turns that fit, from one of the user's on; at least the last."""
-    start, chars = len(messages), 0
-    while start > max(0, len(messages) - policy.max_messages):
-        chars += _chars_of(messages[start - 1])
-        if chars > policy.max_chars:
-            break
-        start -= 1
-    while 0 < start < len(messages) and messages[start].role != "user":
-        start += 1
-    return messages[start:] or messages[-1:]
-
-
-def _links_image(message: Message) -> bool:
-    return not isinstance(message.content, str) and any(
-        isinstance(part, ImagePart) and not part.image_url.url.startswith("data:") for part in message.content
-    )
 
 
 def check_size(size: int, max_body_bytes: int) -> None:

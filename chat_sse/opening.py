@@ -20,7 +20,7 @@ from chat_sse.limits.counts import Counts
 from chat_sse.limits.memory import MemoryCounts
 from chat_sse.limits.plan import Plan
 from chat_sse.limits.rates import Rate
-from chat_sse.messages import Policy
+from chat_sse.policy import Policy
 from chat_sse.relay.deadlines import Timeouts
 from chat_sse.relay.relay import CLEANUP_SECONDS, Relay
 from chat_sse.settings import Settings, SettingsError, variable
@@ -141,6 +141,7 @@ def make_service(
             max_messages=settings.max_messages,
             max_chars=settings.max_chars,
             max_output_tokens=settings.max_output_tokens,
+            allows_system=settings.system_messages == "allow",
             keeps_newest=settings.long_conversations == "newest",
             data_images_only=settings.image_urls == "data",
         ),

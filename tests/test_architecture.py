@@ -18,7 +18,7 @@ FLOORS = (
     {"errors"},
     {"child_process", "events", "origins", "redis_access", "standing", "target", "ui_messages"},
     {"messages", "models_file"},
-    {"records", "settings"},
+    {"policy", "records", "settings"},
     {"access", "formats", "limits", "observe", "stores", "upstreams"},
     {"relay"},
     {"api", "web"},

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from chat_sse.access.links import Links
 from chat_sse.errors import InvalidRequest, PayloadTooLarge
 from chat_sse.events import Delta, Done, event_id, parse_event_id
-from chat_sse.messages import Policy, Question, admit, decode_ask
+from chat_sse.messages import Question, decode_ask
+from chat_sse.policy import Policy, admit
 from chat_sse.upstreams.openai.chunks import ChunkDecoder
 from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, ask, events, serve, text_of

@@ -431,6 +431,31 @@ def test_a_conversation_that_is_too_long_is_told_so_or_its_newest_turns_are_take
         assert (too_long.status_code, too_long.json()["error"]) == (413, "payload_too_large")
 
 
+def test_a_setting_lets_clients_send_system_messages_after_the_servers_prompt(
+    upstream: ScriptedUpstream,
+) -> None:
+    system = {"role": "system", "content": "Answer in verse."}
+    developer = {"role": "developer", "parts": [{"type": "text", "text": "Rhyme."}]}
+    users = [{"role": "user", "content": f"turn {n}"} for n in range(6)]
+    allowing = {"system_messages": "allow", "system_prompt": "Be kind.", "max_messages": "3"}
+    with serving(upstream, **allowing, long_conversations="newest") as service:
+        assert ask(service.url, {"messages": [system, developer, *users]}).status_code == 200
+        empty = ask(service.url, {"messages": [{**system, "content": " "}, *users]})
+        assert (empty.status_code, empty.json()["error"]) == (400, "invalid_request")
+    sent = [(turn["role"], turn["content"]) for turn in upstream.calls[0].body["messages"]]
+    assert sent == [
+        ("system", "Be kind."),
+        ("system", "Answer in verse."),
+        ("developer", "Rhyme."),
+        ("user", "turn 5"),
+    ]
+    with serving(upstream) as service:
+        refusal = ask(service.url, {"messages": [users[0], system]})
+        assert refusal.status_code == 400
+        assert "CHAT_SSE_SYSTEM_PROMPT" in refusal.json()["details"]
+        assert "$.messages[1].role" in refusal.json()["details"]
+
+
 def test_a_setting_keeps_urls_from_a_model_server_that_would_fetch_them(upstream: ScriptedUpstream) -> None:
     pixel = "data:image/png;base64,iVBORw0KGgo="
     with serving(upstream, image_urls="data") as service:

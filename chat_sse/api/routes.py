@@ -22,7 +22,8 @@ from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import NEGOTIATED, Format, Reading
 from chat_sse.formats.negotiation import choose
 from chat_sse.limits.admission import Permit
-from chat_sse.messages import MAX_KEY_CHARS, Question, admit, decode_ask
+from chat_sse.messages import MAX_KEY_CHARS, Question, decode_ask
+from chat_sse.policy import admit
 from chat_sse.stores.base import Log, LogSpec
 
 
@@ -82,7 +83,8 @@ async def ask_by_url(request: Request) -> Response:
         return await _resume(request, fmt, caller.owner, place)
     if request.method == "HEAD":
         policy = policy_for(service.policy, caller.allowance)
-        admit(decode_ask(question_in_url(request, service.max_body_bytes)), policy)
+        body = question_in_url(request, service.max_body_bytes)
+        admit(decode_ask(body, allows_system=policy.allows_system), policy)
         return fmt.respond_to_head()
     key = _key(request, request.query_params.get("id"))
     if key is not None and await service.relay.knows(key):
@@ -178,7 +180,9 @@ async def _attach(request: Request, fmt: Format, key: str, fingerprint: bytes) -
 
 def _decode(request: Request, body: bytes | bytearray, key: str | None) -> tuple[Question, LogSpec]:
     """Return what a body asks, and under which names its answer is kept. Raises ChatError."""
-    ask, principal = decode_ask(body), principal_of(request)
+    principal = principal_of(request)
+    policy = policy_for(service_of(request).policy, principal.allowance)
+    ask = decode_ask(body, allows_system=policy.allows_system)
     spec = LogSpec(
         stream_id=new_stream_id(),
         owner=principal.owner,
@@ -186,7 +190,6 @@ def _decode(request: Request, body: bytes | bytearray, key: str | None) -> tuple
         fingerprint=hashlib.sha256(body).digest(),
         chat_id=None if ask.id is None else _chat_of(request, ask.id),
     )
-    policy = policy_for(service_of(request).policy, principal.allowance)
     return admit(ask, policy, principal.client), spec
 
 

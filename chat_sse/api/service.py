@@ -17,7 +17,7 @@ from chat_sse.limits.bodies import BodyMemory
 from chat_sse.limits.budget import Budget
 from chat_sse.limits.plan import OwnLimits
 from chat_sse.limits.rates import Rate
-from chat_sse.messages import Policy
+from chat_sse.policy import Policy
 from chat_sse.relay.relay import Relay
 from chat_sse.settings.callers import KEYS, Way
 

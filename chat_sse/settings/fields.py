@@ -77,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")] = 1
     models: Names = ()
     system_prompt: str | None = None
+    system_messages: Annotated[Literal["refuse", "allow"], Meta(description="refuse or allow")] = "refuse"
     max_output_tokens: Count = 4096
     max_body_bytes: Bytes = 1_048_576
     max_messages: Count = 200
