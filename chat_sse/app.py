@@ -28,6 +28,7 @@ from chat_sse.api.service import Service, handle_unauthenticated
 from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.lifetime import Lifetime, StartOnDemand
 from chat_sse.observe.logging import RequestLog, quiet_content_loggers
+from chat_sse.observe.opening import make_metrics, make_tracing, measure, traced_requests
 from chat_sse.opening import (
     all_routes,
     check_default_format,
@@ -44,7 +45,7 @@ from chat_sse.relay.reports import Reports
 from chat_sse.settings import Settings, load_settings
 from chat_sse.stores.base import Store
 from chat_sse.upstreams.base import Upstream
-from chat_sse.upstreams.opening import open_upstream
+from chat_sse.upstreams.opening import open_upstream, trace_upstream
 
 
 class ChatService:
@@ -76,6 +77,7 @@ class ChatService:
         if store is None:
             check_store(self.settings)
         self._ways = open_ways(self.settings, asks_application=authenticate is not None)
+        self._metrics, self._tracing = make_metrics(self.settings), make_tracing(self.settings)
         quiet_content_loggers()
         self._upstream, self._store = upstream, store
         self._before_ask, self._after_answer = before_ask, after_answer
@@ -116,7 +118,12 @@ class ChatService:
             middleware=[
                 *([Middleware(RootPath, root_path=settings.root_path)] if settings.root_path else ()),
                 Middleware(TrailingSlash),
-                Middleware(RequestLog, headers=RESPONSE_HEADERS),
+                Middleware(
+                    RequestLog,
+                    headers=RESPONSE_HEADERS,
+                    observe=self._metrics.request_ended if self._metrics else None,
+                ),
+                *traced_requests(self._tracing),
                 Middleware(Cors, origins=self._origins, allow_credentials=settings.cors_credentials),
                 Middleware(ErrorMiddleware),
                 Middleware(
@@ -150,7 +157,15 @@ class ChatService:
         upstream = self._upstream or await open_upstream(settings, stack)
         store = self._store or await open_store(settings, stack)
         limits = await open_limits(settings, stack)
-        relay = Relay(upstream, store, timeouts(settings), Reports(after_answer=self._after_answer))
+        metrics, asked = self._metrics, upstream
+        if self._tracing:
+            await stack.enter_async_context(self._tracing.running())
+            asked = trace_upstream(upstream, self._tracing.tracer)
+        reports = Reports([metrics.answer_ended] if metrics else (), self._after_answer)
+        relay = Relay(asked, store, timeouts(settings), reports)
+        if metrics:
+            parts = relay, upstream, store, limits.counts
+            await stack.enter_async_context(measure(settings, metrics, parts))
         stack.push_async_callback(relay.aclose)
         drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))
         stack.push_async_callback(_cancel, drain)

@@ -28,6 +28,18 @@ Exit codes:
   130  stopped by Ctrl-C
 """
 
+CHECK_HELP = """Find what would keep the service from answering. Nothing is asked that costs anything.
+
+Looks at the settings, the models file and the embedded model's, connects to Redis, and asks each upstream for
+its list of models, with certificates and keys as in service.
+
+\b
+Exit codes:
+  0  all is well, as far as can be told
+  2  a setting is wrong
+  3  Redis or an upstream cannot be used
+"""
+
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", help="Address to listen on.  [default: CHAT_SSE_HOST or 127.0.0.1]")
@@ -40,18 +52,34 @@ Exit codes:
 )
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: CHAT_SSE_WORKERS or 1]")
 @click.option("--root-path", help="Path at which a proxy shows it, such as /chat.")
+@click.option("--print-config", is_flag=True, help="Print each setting and where it is set, and exit.")
 @click.version_option(__version__, prog_name="chat-sse")
 @click.pass_context
-def main(context: click.Context, /, **given: str | int | Path | None) -> None:
+def main(context: click.Context, /, print_config: bool, **given: str | int | Path | None) -> None:
     """Serve /ask. Everything else is set in the environment or in .env: see .env.example."""
     if given["uds"] is not None and (given["host"], given["port"]) != (None, None):
         raise click.UsageError("--uds is instead of --host and --port")
-    if context.invoked_subcommand is None:
-        from chat_sse.server.serve import serve  # noqa: PLC0415 - see above
+    if context.invoked_subcommand is not None:
+        if print_config or any(value is not None for value in given.values()):
+            names = "--host, --port, --uds, --workers, --root-path and --print-config"
+            raise click.UsageError(f"{names} are for serving")
+        return
+    from chat_sse.server.serve import override, serve  # noqa: PLC0415 - see above
 
-        serve(given)
-    elif any(value is not None for value in given.values()):
-        raise click.UsageError("--host, --port, --uds, --workers and --root-path are for serving")
+    overridden = override(given)
+    if print_config:
+        from chat_sse.server.check import print_config as print_it  # noqa: PLC0415
+
+        sys.exit(print_it(overridden))
+    serve()
+
+
+@main.command(help=CHECK_HELP, short_help="Find what would keep the service from answering.")
+def check() -> None:
+    """Find what would keep the service from answering."""
+    from chat_sse.server.check import check as find_faults  # noqa: PLC0415 - see above
+
+    sys.exit(find_faults())
 
 
 @main.command(help=ASK_HELP, short_help="Ask a running service from the terminal.")

@@ -131,6 +131,7 @@ def make_service(
     delivery = Delivery(
         heartbeat_seconds=settings.heartbeat,
         send_timeout_seconds=settings.send_timeout,
+        max_age_seconds=settings.max_connection_age,
     )
     return Service(
         relay=relay,
@@ -155,6 +156,7 @@ def make_service(
         max_body_bytes=settings.max_body_bytes,
         receive_timeout_seconds=settings.receive_timeout,
         shutdown_grace_seconds=settings.shutdown_grace,
+        shutdown_delay_seconds=settings.shutdown_delay,
     )
 
 

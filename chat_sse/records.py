@@ -22,6 +22,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The model that answered: another one after a fallback."""
     outcome: Literal["done", "cancelled", "error"]
     """`done`: upstream ended it. `cancelled`: it was stopped, or nobody read it. `error`: it failed."""
+    abandoned: bool
+    """Whether it was cancelled because nobody read it."""
     finish_reason: str | None
     """As upstream said it, or "cancelled"; None after an error too."""
     error: str | None
@@ -32,6 +34,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """False where upstream has refused the question, which costs nothing."""
     usage: Usage | None
     """None where upstream did not tell it, as it cannot after a stop."""
+    charged_tokens: int
+    """What the budgets count for it: what upstream told, else the most that it can have cost."""
     started_at: float
     """When it was asked, since 1970."""
     first_event_seconds: float | None
@@ -42,6 +46,10 @@ class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How many events readers were sent, the first and the last included."""
     size: int
     """Bytes of all events."""
+    readers: int
+    """How often it was read in the process that asked, until it ended."""
+    resumes: int
+    """How many of those readers came back after an event that they had seen."""
 
 
 class AnsweredQuestion(AnswerRecord, frozen=True, kw_only=True):

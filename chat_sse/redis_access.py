@@ -6,7 +6,8 @@ Part of the extra `redis`. It stands below the rooms that use it, which may not 
 import asyncio
 import hashlib
 import math
-from collections.abc import Awaitable, Callable, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -15,9 +16,16 @@ from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
 
 from chat_sse.errors import StoreUnavailable
+from chat_sse.figures import Figure
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
 Call: TypeAlias = tuple[Sequence[Command], asyncio.Future[list[Any]]]
@@ -28,6 +36,7 @@ CALLS_AT_ONCE = 500
 SOCKET_SECONDS = 2.0
 RETRY_SECONDS = 2.0
 DEFAULT_PREFIX = "chat_sse"
+SINGLE = "standalone"
 
 
 def connector(
@@ -58,6 +67,41 @@ def connector(
     except (TypeError, ValueError):
         raise ValueError("redis-py does not know one of its options") from None
     return pool.make_connection
+
+
+async def find_fault(url: str) -> str | None:
+    """Connect once, and return in words why this Redis cannot be used; None where it can."""
+    connection = connector(url)()
+    try:
+        async with asyncio.timeout(2 * SOCKET_SECONDS):
+            await connection.send_command("INFO", "server")  # connects first
+            mode = mode_of(await connection.read_response())
+    except (AuthenticationError, NoPermissionError):
+        return "refuses the user or the password"
+    except ResponseError:
+        return "refuses the number of the database, or the command INFO"
+    except (RedisError, OSError, TimeoutError) as exc:
+        broken = exc.__cause__ or exc.__context__
+        if isinstance(broken, ssl.SSLCertVerificationError):
+            return f"has a certificate that is not trusted here: {broken.verify_message}"
+        return "cannot be reached"
+    finally:
+        await connection.disconnect(nowait=True)
+    return None if mode == SINGLE else wrong_mode(mode)
+
+
+def mode_of(info: bytes) -> str:
+    """Return the server's mode from the section `server` of INFO; one that tells none is single.
+
+    Valkey calls it `server_mode`.
+    """
+    fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    return fields.get("server_mode") or fields.get("redis_mode", SINGLE)
+
+
+def wrong_mode(mode: str) -> str:
+    """Say of a server what is wrong with its mode."""
+    return f"leads to a Redis in the mode {mode}: it must be a single server"
 
 
 def evaluate(script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Command:
@@ -95,6 +139,14 @@ class RoundTrips:
         self._on_outcome = on_outcome
         self._gathered: list[Call] = []
         self._task: asyncio.Task[None] | None = None
+        self._count = self._failures = 0
+        self._seconds_taken = 0.0
+
+    def figures(self, part: str) -> Iterator[Figure]:
+        """Return how many round trips there were for a part of the service, and how long they took."""
+        yield Figure("redis_round_trips", self._count, part)
+        yield Figure("redis_round_trip_seconds", self._seconds_taken, part)
+        yield Figure("redis_failures", self._failures, part)
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """Return the commands' results. Raises StoreUnavailable, also when one of them has failed.
@@ -130,7 +182,8 @@ class RoundTrips:
 
     async def _send(self, gathered: list[Call]) -> None:
         """Make one round trip, and hand everybody their results."""
-        error = None
+        error, loop = None, asyncio.get_running_loop()
+        began = loop.time()
         try:
             async with asyncio.timeout(self._seconds):
                 results = await self._results([command for commands, _ in gathered for command in commands])
@@ -149,6 +202,9 @@ class RoundTrips:
                     told.set_result(own)
         finally:
             _fail(gathered)
+        self._count += 1
+        self._failures += error is not None
+        self._seconds_taken += loop.time() - began
         self._on_outcome(error)
 
     async def _results(self, commands: Sequence[Command]) -> list[Any]:

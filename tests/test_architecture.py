@@ -15,7 +15,7 @@ PAGE_SUFFIXES = (".js", ".mjs", ".ts", ".css", ".html")
 
 # From the ground up. A room may import rooms of lower floors and itself, and nothing else of this package.
 FLOORS = (
-    {"errors"},
+    {"errors", "figures", "trace_context"},
     {"child_process", "events", "origins", "redis_access", "standing", "target", "ui_messages"},
     {"messages", "models_file"},
     {"policy", "records", "settings"},
@@ -43,7 +43,9 @@ LIBRARIES = {
     "markdown_it": ("terminal/",),
     "msgspec": ("",),
     "openai": ("upstreams/openai/",),
+    "opentelemetry": ("observe/", "upstreams/opening.py", "upstreams/traced.py"),
     "platformdirs": ("terminal/", "upstreams/local_file.py"),
+    "prometheus_client": ("observe/",),
     "redis": ("limits/redis", "redis_access.py", "stores/redis/"),
     "rich": ("terminal/",),
     "sse_starlette": ("app.py", "formats/"),

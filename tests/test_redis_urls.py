@@ -7,7 +7,7 @@ import httpx2
 import pytest
 import trustme
 
-from chat_sse.stores.redis.client import mode_of
+from chat_sse.redis_access import mode_of
 from tests.conftest import QUICK
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.service import ask, events, refused_start, serve, text_of

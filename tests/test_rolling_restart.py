@@ -1,14 +1,17 @@
 """Two processes behind a proxy, set up as the README shows it: what a restart and a crash cost."""
 
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import httpx2
+import msgspec
 import pytest
 
 from tests.conftest import QUICK
@@ -16,7 +19,7 @@ from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.reverse_proxies import replace, run_shown, shown
 from tests.support.service import RunningService, ask, events, serve, text_of, until
-from tests.support.streams import asking
+from tests.support.streams import Reader, asking, check_all
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream, Silence
 
 # What asks a refused question at the next process; Caddy has nothing like it.
@@ -30,8 +33,11 @@ WITH_TIMEOUT = {
 }
 CLOCK = {"nginx": "proxy_read_timeout 630s", "haproxy": "timeout server 630s"}
 ASKERS = 6
+# A thousand take a minute: CHAT_SSE_TEST_QUESTIONS=1000.
+QUESTIONS = int(os.environ.get("CHAT_SSE_TEST_QUESTIONS", "200"))
+AT_ONCE, MAX_CONNECTIONS = 20, 20
 
-Start = Callable[[int], RunningService]
+Start = Callable[..., RunningService]
 Run = Callable[[str, str], AbstractContextManager[str]]
 
 
@@ -57,7 +63,9 @@ def start(redis_server: RedisServer, ports: list[int], upstream: ScriptedUpstrea
         "CHAT_SSE_REDIS_URL": redis_server.url,
     }
     with ExitStack() as stack:
-        yield lambda which: stack.enter_context(serve({**env, "CHAT_SSE_PORT": str(ports[which])}))
+        yield lambda which, **more: stack.enter_context(
+            serve({**env, **more, "CHAT_SSE_PORT": str(ports[which])})
+        )
 
 
 @pytest.fixture
@@ -122,7 +130,58 @@ def restart_both(start: Start, upstream: ScriptedUpstream, url: str) -> list[htt
     return answers
 
 
-def wait_for_more(answers: list[httpx2.Response], count: int) -> None:
+class At(msgspec.Struct, frozen=True):
+    """Where readers ask."""
+
+    url: str
+
+
+@pytest.mark.timeout(240)
+def test_a_rolling_restart_under_load_loses_no_answer_whose_readers_move(
+    start: Start, run: Run, upstream: ScriptedUpstream
+) -> None:
+    words = [f"w{number} " for number in range(12)]
+    upstream.answer(*(step for word in words for step in (Say(word), Pause(0.05))), Finish())
+    moving = {"CHAT_SSE_MAX_CONNECTION_AGE": "0.4", "CHAT_SSE_DISCONNECT_GRACE": "20"}
+    moving |= {"CHAT_SSE_SHUTDOWN_DELAY": "0.5"}
+    running = [start(0, **moving), start(1, **moving)]
+    readers: list[Reader] = []
+    enough = threading.Event()
+
+    def keep_asking(place: At) -> None:
+        while not enough.is_set():
+            reader = Reader(f"question {uuid4()}")
+            readers.append(reader)
+            while not reader.is_ended and len(reader.statuses) < MAX_CONNECTIONS:
+                if reader.last_id is None:
+                    reader.ask(place)
+                else:
+                    reader.come_back(place)
+
+    with run("nginx", shown("nginx")) as url, ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = [pool.submit(keep_asking, At(url)) for _ in range(AT_ONCE)]
+        try:
+            for which in (0, 1):
+                wait_for_more(readers, AT_ONCE)
+                assert running[which].terminate() == 0
+                wait_for_more(readers, AT_ONCE)
+                start(which, **moving)
+            until(lambda: len(readers) >= QUESTIONS, 120)
+        finally:
+            enough.set()
+        for one in asked:
+            one.result(60)
+    asked_in_all = len(readers)
+    check_all(readers, "".join(words), paid_calls=upstream.paid_calls, questions=asked_in_all)
+    ends = [reader.found[-1] for reader in readers]
+    moves = sum(len(reader.statuses) - 1 for reader in readers)
+    lost = [end for end in ends if end[1].get("finish_reason") != "stop"]
+    print(f"\n{len(lost)} of {asked_in_all} answers lost, {moves} times a reader came back")  # noqa: T201
+    assert lost == []
+    assert moves >= asked_in_all
+
+
+def wait_for_more(answers: Sequence[object], count: int) -> None:
     wanted, deadline = len(answers) + count, time.monotonic() + 15
     while len(answers) < wanted:
         assert time.monotonic() < deadline

@@ -102,6 +102,14 @@ def test_a_limit_that_limits_nothing_or_all_is_a_fault(variable: str, value: str
         load(**{variable: value})
 
 
+def test_readers_that_are_sent_away_need_the_time_to_come_back() -> None:
+    assert load(CHAT_SSE_MAX_CONNECTION_AGE="600").max_connection_age == 600
+    with pytest.raises(
+        SettingsError, match=r"^CHAT_SSE_MAX_CONNECTION_AGE needs a CHAT_SSE_DISCONNECT_GRACE"
+    ):
+        load(CHAT_SSE_MAX_CONNECTION_AGE="600", CHAT_SSE_DISCONNECT_GRACE="1")
+
+
 def test_limits_can_be_switched_off() -> None:
     names = ("RATE_LIMIT", "RATE_LIMIT_TOTAL", "TOKEN_BUDGET", "TOKEN_BUDGET_TOTAL")
     settings = load(**{f"CHAT_SSE_{name}": "off" for name in names})

@@ -82,7 +82,7 @@ class _Refusal(Response):
         request_id = scope["state"]["request_id"]
         fields = {"cause": self._error.details, "request_id": request_id}
         log.warning("preflight.refused", extra={"fields": fields})
-        response = error_response(self._error, request_id)
+        response = error_response(self._error, scope)
         for name, value in self._told.items():
             response.headers.setdefault(name, value)
         await response(scope, receive, send)

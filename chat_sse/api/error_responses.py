@@ -38,19 +38,20 @@ def error_headers_and_body(error: ChatError, request_id: str) -> tuple[dict[str,
     return headers, msgspec.json.encode(error.body(request_id))
 
 
-def error_response(error: ChatError, request_id: str) -> Response:
-    """Return an error as an HTTP response."""
-    headers, body = error_headers_and_body(error, request_id)
+def error_response(error: ChatError, scope: Scope) -> Response:
+    """Return an error as the HTTP response to a request, and leave its code for the log."""
+    scope["state"]["error"] = error.code
+    headers, body = error_headers_and_body(error, scope["state"]["request_id"])
     return Response(body, status_code=error.status, headers=headers)
 
 
 def handle_chat_error(request: Request, exc: Exception) -> Response:
     """Return the response to an error of our own."""
     assert isinstance(exc, ChatError)  # noqa: S101 - it is registered for this class
-    request_id = request.state.request_id
     if isinstance(exc, ForbiddenOrigin):  # its page sees the error, its operator does not
-        log.warning("origin.refused", extra={"fields": {"cause": exc.details, "request_id": request_id}})
-    return error_response(exc, request_id)
+        fields = {"cause": exc.details, "request_id": request.state.request_id}
+        log.warning("origin.refused", extra={"fields": fields})
+    return error_response(exc, request.scope)
 
 
 def handle_http_exception(request: Request, exc: Exception) -> Response:
@@ -59,7 +60,7 @@ def handle_http_exception(request: Request, exc: Exception) -> Response:
     kind = {404: NotFound, 405: MethodNotAllowed}.get(exc.status_code, InvalidRequest)
     headers = {"Allow": _allowed_methods(request)} if kind is MethodNotAllowed else exc.headers
     error = kind(f"{request.method} {request.url.path}", headers=headers)
-    return error_response(error, request.state.request_id)
+    return error_response(error, request.scope)
 
 
 def _allowed_methods(request: Request) -> str:
@@ -106,4 +107,4 @@ class ErrorMiddleware:
             if started:
                 raise  # too late for a body: the server breaks the connection, which is no clean end
             error = exc if isinstance(exc, ChatError) else InternalError()
-            await error_response(error, request_id)(scope, receive, send)
+            await error_response(error, scope)(scope, receive, send)

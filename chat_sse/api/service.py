@@ -40,6 +40,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int
     receive_timeout_seconds: float
     shutdown_grace_seconds: float
+    shutdown_delay_seconds: float
 
 
 class LoginBody(ErrorBody, frozen=True, kw_only=True):
@@ -100,6 +101,7 @@ async def handle_unauthenticated(request: Request, exc: Exception) -> Response:
         return handle_chat_error(request, refusal)
     login = None if service.accepts == (KEYS,) else "Please log in to use this service."
     error = Unauthenticated(str(exc), content=login)
+    request.scope["state"]["error"] = error.code  # for the log
     told = msgspec.structs.asdict(error.body(request_id))
     body = LoginBody(**told, accepts=service.accepts, login_url=service.login_url)
     headers, _ = error_headers_and_body(error, request_id)

@@ -50,6 +50,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_seconds: float
     send_timeout_seconds: float
     """How long a client may accept no bytes before it is cut off."""
+    max_age_seconds: float | None = None
+    """How long a reader that can resume is served before it is cut off between two events. None: always."""
 
 
 class Format(ABC):

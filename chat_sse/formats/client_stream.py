@@ -7,6 +7,8 @@ the server offers nothing better than ASGI.
 
 import asyncio
 import logging
+import math
+import random
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
@@ -73,7 +75,8 @@ class ClientStream:
 
     When the client leaves, or accepts no bytes for `send_timeout_seconds`, the code inside is cancelled and
     the context ends without an error and with the response incomplete: the server then closes the connection.
-    `heartbeat` is sent when nothing else was sent for `heartbeat_seconds`, until `last`.
+    `heartbeat` is sent when nothing else was sent for `heartbeat_seconds`, until `last`. After
+    `max_age_seconds`, give or take a tenth so that not all come back at once, it is as if the client left.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class ClientStream:
         send_timeout_seconds: float,
         heartbeat_seconds: float | None = None,
         heartbeat: bytes = b"",
+        max_age_seconds: float | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._receive, self._send = receive, send
@@ -105,6 +109,9 @@ class ClientStream:
         self._sent_at = self._loop.time()  # when anything was last given to the server
         self._progressed_at = self._sent_at  # when the client was last seen to accept bytes
         self._backlog = 0
+        self._ends_at = math.inf
+        if max_age_seconds is not None:
+            self._ends_at = self._sent_at + max_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
         self._present = True
         self._scope = asyncio.timeout(None)
 
@@ -168,8 +175,12 @@ class ClientStream:
         self._leave()
 
     def _tick(self) -> None:
-        """Cut off a stalled client or send a heartbeat, if it is time, and set the timer again."""
+        """Cut off a stalled or an old client or send a heartbeat, if it is time, and set the timer again."""
         now = self._loop.time()
+        if now >= self._ends_at:  # each write was of whole events, and what is not yet sent still is
+            self._ends_at = math.inf
+            log.info("client.moved", extra={"fields": {"id": self._stream_id}})
+            self._leave()
         self._sent_at = max(self._sent_at, self.writer.pushed_at)
         # A send returns once its bytes are queued, however many. Only a shrinking backlog shows progress.
         backlog = self.writer.backlog()
@@ -190,7 +201,7 @@ class ClientStream:
                 if self._heartbeat:
                     self._sent_at = now
                     self._beat = self._loop.create_task(self._send_heartbeat())
-        self._timer = self._loop.call_at(max(due, now + MIN_TICK_SECONDS), self._tick)
+        self._timer = self._loop.call_at(max(min(due, self._ends_at), now + MIN_TICK_SECONDS), self._tick)
 
     async def _send_heartbeat(self) -> None:
         # Each send before was of whole events, so a comment may stand here.

@@ -122,7 +122,8 @@ class HtmlFormat(Format):
 
     def respond(self, reading: Reading) -> Response:
         """Return the event stream."""
-        return EventStream(reading, HtmlEncoder(reading.stream_id, reading.after + 1), self._delivery)
+        encoder = HtmlEncoder(reading.stream_id, reading.after + 1)
+        return EventStream(reading, encoder, self._delivery, max_age_seconds=self._delivery.max_age_seconds)
 
     @staticmethod
     def example(entries: Sequence[bytes]) -> str:

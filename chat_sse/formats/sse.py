@@ -138,10 +138,12 @@ class EventStream(EventSourceResponse):
         encoder: Encoder,
         delivery: Delivery,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        max_age_seconds: float | None = None,
     ) -> None:
         encoded = [(name.lower().encode(), value.encode()) for name, value in reading.headers.items()]
         self.raw_headers = [*HEADERS, *headers, *encoded]
         self.send_timeout: float = delivery.send_timeout_seconds
+        self._max_age = max_age_seconds
         self._ping_interval = delivery.heartbeat_seconds
         self._reading = reading
         self._encoder = encoder
@@ -165,6 +167,7 @@ class EventStream(EventSourceResponse):
                     send_timeout_seconds=self.send_timeout,
                     heartbeat_seconds=self.ping_interval,
                     heartbeat=HEARTBEAT,
+                    max_age_seconds=self._max_age,
                 ) as client,
                 aclosing(self._pieces),
             ):
@@ -221,7 +224,8 @@ class SseFormat(Format):
 
     def respond(self, reading: Reading) -> Response:
         """Return the event stream."""
-        return EventStream(reading, SseEncoder(reading.stream_id, reading.after + 1), self._delivery)
+        encoder = SseEncoder(reading.stream_id, reading.after + 1)
+        return EventStream(reading, encoder, self._delivery, max_age_seconds=self._delivery.max_age_seconds)
 
     @staticmethod
     def example(entries: Sequence[bytes]) -> str:

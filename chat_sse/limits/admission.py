@@ -81,12 +81,17 @@ class Permit:
         if self._requests is None:
             await self._limits.counts.misuse(self._client)
 
-    def settle(self, outcome: Outcome) -> None:
-        """Release the slot and the tokens that were not spent. Calls after the first do nothing."""
+    def settle(self, outcome: Outcome) -> int:
+        """Release the slot and the tokens that were not spent. Returns how many were.
+
+        Calls after the first do nothing, and return 0.
+        """
         reservation, self._reservation = self._reservation, None
-        if reservation is not None:
-            spent = self._spent(outcome, reservation.tokens)
-            self._limits.counts.settle(reservation, spent, refused=outcome.refused)
+        if reservation is None:
+            return 0
+        spent = self._spent(outcome, reservation.tokens)
+        self._limits.counts.settle(reservation, spent, refused=outcome.refused)
+        return spent
 
     def headers(self) -> dict[str, str]:
         """Return the header fields that tell this client what was left of its limits."""

@@ -19,7 +19,7 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 
 from chat_sse.errors import StoreUnavailable
+from chat_sse.figures import Figure
 from chat_sse.limits.budget import Budget, budget_spent, check_fits
 from chat_sse.limits.counts import Reservation, Standing, standing_of
 from chat_sse.limits.headers import LimitStatus, tightest
@@ -134,6 +135,10 @@ class SharedCounts:
         self._unsettled[reservation.stream_id] = self._settle(reservation, tokens, refused=refused)
         if self._settling is None:
             self._settling = asyncio.create_task(self._settle_all(), name="settlements")
+
+    def figures(self) -> Iterator[Figure]:
+        """Return what the round trips were."""
+        return self._trips.figures("limits")
 
     async def aclose(self) -> None:
         """Write what is still to be written, and close the connections."""

@@ -8,9 +8,10 @@ import json
 import logging
 import re
 import secrets
+import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -123,9 +124,10 @@ def _bounded(value: object) -> object:
 
 
 def configure_logging(level: str, log_format: str) -> None:
-    """Write every record to standard error, in the format `text` or `json`."""
+    """Write every record to standard error: as `text`, `json`, or with `auto` as text to a terminal."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -134,6 +136,11 @@ def configure_logging(level: str, log_format: str) -> None:
     # No line names its caller, so the caller is not looked up (logging how-to, "Optimization").
     logging._srcfile = None  # noqa: SLF001 - the documented name
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def logs_json() -> bool:
+    """Return whether standard error is read by a program, which takes nothing but JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
 
 
 def _is_no_broken_end(record: logging.LogRecord) -> bool:
@@ -171,10 +178,20 @@ def _given_id(scope: Scope) -> str | None:
 class RequestLog:
     """Pure ASGI: gives each request an id, and logs its end in one line, without its query string."""
 
-    def __init__(self, app: ASGIApp, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """`headers`: added to every response that does not have them."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        observe: Callable[[int, str | None], object] | None = None,
+    ) -> None:
+        """`headers`: added to every response that does not have them.
+
+        `observe`: called with each response's status and, where it is an error's, the code.
+        """
         self.app = app
         self._headers = headers
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a connection."""
@@ -203,7 +220,12 @@ class RequestLog:
             del state[
                 "server_send"
             ]  # it refers to this scope: a cycle that only the garbage collector would free
+            error: str | None = state.get("error")
+            if self._observe is not None:
+                self._observe(status, error)
             fields = {"method": scope["method"], "path": _printable_path(scope), "status": status}
             fields |= state.get("log_fields", {})  # who has asked, or why it was refused
+            if error is not None:
+                fields["error"] = error
             seconds = round(time.monotonic() - started, 3)
             log.info("request", extra={"fields": {**fields, "request_id": request_id, "seconds": seconds}})

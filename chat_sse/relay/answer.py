@@ -39,6 +39,7 @@ class RunningAnswer:
         "done",
         "first_event_at",
         "gate_timer",
+        "is_abandoned",
         "is_gate_open",
         "last_event_at",
         "log",
@@ -77,6 +78,7 @@ class RunningAnswer:
         self.refusal: ChatError | None = None
         self.unpaid = False  # upstream has refused it
         self.done: Done | None = None  # upstream's own
+        self.is_abandoned = False
 
     @property
     def seconds(self) -> float:
@@ -156,9 +158,21 @@ class RunningAnswer:
 
     def abandon(self) -> None:
         """End it because nobody reads it."""
+        self.is_abandoned = True
         self.end(Done(finish_reason="cancelled"))
         log.info("answer.abandoned", extra={"fields": {"id": self.log.id}})
 
 
 def _too_long() -> UpstreamProtocol:
     return UpstreamProtocol(f"the answer outgrew {MAX_LOG_BYTES} bytes", retryable=False)
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error and its causes.
+
+    An upstream may keep its error, and the frames refer to the upstream's parts: circles that only a full
+    garbage collection would free.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

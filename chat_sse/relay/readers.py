@@ -1,8 +1,8 @@
-"""The readers that one answer has in this process, and the grace that begins when the last one leaves."""
+"""The readers in this process, and the grace that begins when the last one of an answer leaves."""
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from chat_sse.stores.base import Log, Store
 
@@ -25,6 +25,8 @@ class Readers:
         "_on_orphaned",
         "_store",
         "_timer",
+        "resumes",
+        "total",
     )
 
     def __init__(
@@ -33,15 +35,17 @@ class Readers:
         self._log, self._store, self._grace = log, store, grace_seconds
         self._on_orphaned: Callable[[], object] | None = on_orphaned  # until `close`
         self._loop = asyncio.get_running_loop()
-        self._count = 0
+        self._count = self.total = self.resumes = 0
         self._kept_until = 0.0  # on the loop's clock: the grace of the last reader that could come back
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
 
     @contextmanager
-    def reading(self, *, resumable: bool) -> Iterator[None]:
+    def reading(self, *, resumes: bool, resumable: bool) -> Iterator[None]:
         """Count a reader. `resumable`: whether it could come back; if not, it leaves without a grace."""
         self._count += 1
+        self.total += 1
+        self.resumes += resumes
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -81,3 +85,28 @@ class Readers:
             self._start_grace(max(self._grace - idle, RECHECK_SECONDS))
         elif self._count == 0 and self._on_orphaned is not None:
             self._on_orphaned()
+
+
+class AllReaders:
+    """Counts the readers in this process, of all answers."""
+
+    def __init__(self, on_left: Callable[[], object]) -> None:
+        """`on_left`: called when one has left."""
+        self.count = 0
+        self.remote = 0  # those of answers that no pump of this process produces
+        self.resumes = 0
+        self._on_left = on_left
+
+    @contextmanager
+    def reading(self, own: Readers | None, *, resumes: bool, resumable: bool) -> Iterator[None]:
+        """Count a reader, here and among those of the answer if it is produced in this process."""
+        self.count += 1
+        self.remote += own is None
+        self.resumes += resumes
+        try:
+            with nullcontext() if own is None else own.reading(resumes=resumes, resumable=resumable):
+                yield
+        finally:
+            self.count -= 1
+            self.remote -= own is None
+            self._on_left()

@@ -13,7 +13,7 @@ does not affect it. It ends in one of these ways, and each seals its log with ex
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 
 from chat_sse.errors import (
     ChatError,
@@ -24,11 +24,12 @@ from chat_sse.errors import (
     UpstreamTimeout,
 )
 from chat_sse.events import Done, Subscriber, failure, is_terminal
+from chat_sse.figures import Figure
 from chat_sse.limits.admission import Outcome, Permit
 from chat_sse.messages import Question
-from chat_sse.relay.answer import Phase, RunningAnswer
+from chat_sse.relay.answer import Phase, RunningAnswer, forget_frames
 from chat_sse.relay.deadlines import Deadlines, Timeouts
-from chat_sse.relay.readers import Readers
+from chat_sse.relay.readers import AllReaders, Readers
 from chat_sse.relay.reports import Reports
 from chat_sse.stores.base import PRODUCER_GONE, UNKNOWN, Log, LogSpec, Store
 from chat_sse.upstreams.base import Upstream
@@ -55,8 +56,9 @@ class Relay:
         self._reports = reports or Reports()
         self._running: dict[str, RunningAnswer] = {}
         self._starting = 0  # questions that were taken and do not run yet
-        self._remote_readers = 0  # of answers that no pump of this process produces
+        self._readers = AllReaders(self._note_idle)
         self._idle = asyncio.Event()  # set once a drain has nothing to wait for
+        self._leaving = False  # `check` says so, and questions are still taken
         self.draining = False
         self._closed = False
 
@@ -65,9 +67,16 @@ class Relay:
         """How many answers are under way in this process, with those that are about to be."""
         return len(self._running) + self._starting
 
+    def figures(self) -> Iterator[Figure]:
+        """Return what is under way."""
+        yield Figure("running_answers", self.running)
+        yield Figure("readers", self._readers.count)
+        yield Figure("resumes", self._readers.resumes)
+        yield Figure("draining", self._leaving)
+
     async def check(self) -> None:
-        """Return if questions are accepted. Raises Draining or StoreUnavailable, which say when to retry."""
-        if self.draining:
+        """Return if questions should come here. Raises Draining or StoreUnavailable."""
+        if self._leaving:
             raise Draining(retry_after=RETRY_SECONDS)
         await self._store.check()
 
@@ -119,7 +128,13 @@ class Relay:
             return False
 
     async def open(self, stream_id: str, owner: str) -> Log:
-        """Return an answer's log, running or finished. Raises StreamNotFound, also for another owner's."""
+        """Return an answer's log, running or finished. Raises StreamNotFound, also for another owner's.
+
+        Raises Draining once the relay is closed: a reader that comes in a process's last moment is better
+        sent to the next one than given an answer that is about to be interrupted.
+        """
+        if self._closed:
+            raise Draining(retry_after=RETRY_SECONDS)
         stream = await self._store.open(stream_id)
         if stream.owner != owner:
             raise StreamNotFound(UNKNOWN)
@@ -147,7 +162,8 @@ class Relay:
         before the cursor: it was sealed for a producer that is gone, and had shown more than it could tell.
         """
         has_ended = False
-        with self._count_reader(stream, resumable=resumable), stream.reading():
+        own = self._readers_of(stream)
+        with self._readers.reading(own, resumes=after >= 0, resumable=resumable), stream.reading():
             while entries := await stream.read(after, subscriber):
                 after = stream.length - 1
                 has_ended = is_terminal(entries[-1])
@@ -161,24 +177,30 @@ class Relay:
         if await self._store.seal(stream_id, Done(finish_reason="cancelled")):
             log.info("answer.stopped", extra={"fields": {"id": stream_id}})
 
-    async def drain(self, grace_seconds: float) -> None:
+    async def drain(self, grace_seconds: float, delay_seconds: float = 0) -> None:
         """Refuse new questions, let the running answers finish, and end the rest after the grace.
 
-        Readers here of other processes' answers have the same grace.
+        `delay_seconds`: before that, `check` raises already, so that a load balancer sends no more. Readers
+        here of other processes' answers have the same grace.
         """
+        self._leaving = True
+        if delay_seconds:
+            log.info("relay.leaving", extra={"fields": {"running": self.running, "seconds": delay_seconds}})
+            await asyncio.sleep(delay_seconds)
         self.draining = True
-        self._note_idle()
-        if not self._idle.is_set():
-            running = {"running": self.running, "remote_readers": self._remote_readers}
+        if self._is_busy:
+            running = {"running": self.running, "remote_readers": self._readers.remote}
             log.info("relay.draining", extra={"fields": running})
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
-                    await self._idle.wait()
+                    while self._is_busy:  # a reader may come in the moment when the last one leaves
+                        self._idle.clear()
+                        await self._idle.wait()
         await self.aclose()
 
     async def aclose(self) -> None:
         """End every answer now with an error that says why, and wait for the pumps."""
-        self.draining = self._closed = True
+        self._leaving = self.draining = self._closed = True
         self._store.interrupt(Draining(retry_after=RETRY_SECONDS))
         answers = list(self._running.values())
         for answer in answers:
@@ -221,12 +243,12 @@ class Relay:
         outcome = Outcome(
             refused=answer.unpaid, done=answer.done, seconds=answer.seconds, size=answer.log.size
         )
-        answer.permit.settle(outcome)
+        charged = answer.permit.settle(outcome)
         answer.readers.close()
         answer.open_gate()
         if not answer.log.sealed:  # the pump was cancelled from outside, such as by the loop's end
             answer.log.append([failure(InternalError("the answer was interrupted"), answer.request_id)])
-        self._reports.ended(answer)
+        self._reports.ended(answer, charged)
 
     async def _pump(self, answer: RunningAnswer) -> None:
         """Carry one answer from upstream into its log."""
@@ -239,13 +261,13 @@ class Relay:
             return
         except ChatError as exc:
             await self._fail(answer, exc)
-            _forget_frames(exc)
+            forget_frames(exc)
         except TimeoutError:
             await self._fail(answer, UpstreamTimeout(TOO_LONG, may_cost=True))
         except Exception as exc:
             log.exception("answer.crashed", extra={"fields": {"id": answer.log.id}})
             await self._fail(answer, InternalError("the answer was interrupted", may_cost=True))
-            _forget_frames(exc)
+            forget_frames(exc)
 
     async def _fail(self, answer: RunningAnswer, error: ChatError) -> None:
         """End an answer with an error: the HTTP response while nothing was sent, else its last event."""
@@ -260,31 +282,14 @@ class Relay:
             await self._store.discard(answer.log)  # its key may be used again
         answer.open_gate(error)
 
-    def _count_reader(self, stream: Log, *, resumable: bool) -> AbstractContextManager[None]:
+    def _readers_of(self, stream: Log) -> Readers | None:
         answer = self._running.get(stream.id)
-        return self._count_remote_reader() if answer is None else answer.readers.reading(resumable=resumable)
+        return None if answer is None else answer.readers
 
-    @contextmanager
-    def _count_remote_reader(self) -> Iterator[None]:
-        """Count a reader of an answer that no pump of this process produces."""
-        self._remote_readers += 1
-        try:
-            yield
-        finally:
-            self._remote_readers -= 1
-            self._note_idle()
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._running or self._starting or self._readers.remote)
 
     def _note_idle(self) -> None:
-        if self.draining and not self._running and not self._starting and not self._remote_readers:
+        if self.draining and not self._is_busy:
             self._idle.set()
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Drop the tracebacks of an error and its causes.
-
-    An upstream may keep its error, and the frames refer to the upstream's parts: circles that only a full
-    garbage collection would free.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__

@@ -25,9 +25,9 @@ class Reports:
         self._after_answer = after_answer
         self._running: set[asyncio.Task[None]] = set()
 
-    def ended(self, answer: RunningAnswer) -> None:
+    def ended(self, answer: RunningAnswer, charged_tokens: int) -> None:
         """Tell of an answer. Does not wait."""
-        record = _record(answer)
+        record = _record(answer, charged_tokens)
         _write_line(record)
         for observe in self._observers:
             observe(record)
@@ -51,7 +51,7 @@ class Reports:
             log.exception("after_answer.failed", extra={"fields": {"id": record.stream_id}})
 
 
-def _record(answer: RunningAnswer) -> AnswerRecord:
+def _record(answer: RunningAnswer, charged_tokens: int) -> AnswerRecord:
     end, first = answer.log.terminal, answer.first_event_at
     failure = end if isinstance(end, Failure) else None
     return AnswerRecord(
@@ -61,30 +61,46 @@ def _record(answer: RunningAnswer) -> AnswerRecord:
         model=answer.question.model,
         answered_by=answer.model or answer.question.model,
         outcome="error" if failure else "done" if answer.done == end else "cancelled",
+        abandoned=answer.is_abandoned,
         finish_reason=end.finish_reason if isinstance(end, Done) else None,
         error=failure.error if failure else None,
         details=failure.details if failure else None,
         may_cost=not answer.unpaid,
         usage=answer.done.usage if answer.done else None,
+        charged_tokens=charged_tokens,
         started_at=time.time() - answer.seconds,
         first_event_seconds=None if first is None else first - answer.started_at,
         seconds=answer.seconds,
         events=answer.log.length,
         size=answer.log.size,
+        readers=answer.readers.total,
+        resumes=answer.readers.resumes,
     )
 
 
 def _write_line(record: AnswerRecord) -> None:
+    usage, first = record.usage, record.first_event_seconds
     fields: dict[str, object] = {
         "id": record.stream_id,
         "request_id": record.request_id,
-        "model": record.answered_by,
+        "principal": record.owner,
+        "model": record.model,
+        "answered_by": record.answered_by,
+        "outcome": "abandoned" if record.abandoned else record.outcome,
     }
     if record.outcome == "error":
         fields |= {"error": record.error, "details": record.details}
     else:
         fields["finish_reason"] = record.finish_reason
-    fields |= {"bytes": record.size, "seconds": round(record.seconds, 3)}
+    fields |= {"first_event_seconds": None if first is None else round(first, 3)}
+    fields |= {"seconds": round(record.seconds, 3), "events": record.events, "bytes": record.size}
+    if usage is None:
+        told = "estimated" if record.may_cost else "none"
+        fields |= {"usage": told, "tokens": record.charged_tokens}
+    else:
+        fields |= {"usage": "told", "tokens": usage.total_tokens}
+        fields |= {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens}
+    fields |= {"readers": record.readers, "resumes": record.resumes}
     log.info("answer.ended", extra={"fields": fields})
 
 

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from chat_sse.access.address import UNIX
 from chat_sse.access.hosts import is_loopback
 from chat_sse.access.opening import open_ways
 from chat_sse.observe.logging import configure_logging
+from chat_sse.observe.opening import check_watching, workers_metrics
 from chat_sse.opening import check_default_format, check_root_path, check_store
 from chat_sse.server.own_redis import OwnRedis, RedisMissing, find_program
 from chat_sse.server.protocol import BoundedProtocol
@@ -38,13 +39,18 @@ BACKLOG = 4096
 OWN_FILES = 40
 
 
-def serve(given: Mapping[str, str | int | Path | None]) -> None:
-    """Serve until a signal. `given`: settings of the command line, which override others; None leaves them.
+def override(given: Mapping[str, str | int | Path | None]) -> Set[str]:
+    """Put settings into the environment, where workers read them as well; None leaves one. Returns names."""
+    overrides = {variable(name): str(value) for name, value in given.items() if value is not None}
+    os.environ.update(overrides)
+    return overrides.keys()
+
+
+def serve() -> None:
+    """Serve until a signal.
 
     Always exits: 0 after a signal, 2 when a setting is wrong, 3 when the server could not start.
     """
-    overrides = {variable(name): str(value) for name, value in given.items() if value is not None}
-    os.environ.update(overrides)  # the workers read the same settings as this process
     try:
         settings = load_settings(os.environ)
         configure_logging(settings.log_level, settings.log_format)
@@ -53,6 +59,7 @@ def serve(given: Mapping[str, str | int | Path | None]) -> None:
         model_name = _check_upstream(settings)
         check_store(settings)
         open_ways(settings)
+        check_watching(settings)
         own_redis = _start_redis(settings)
     except (SettingsError, LocalModelUnavailable, RedisMissing) as exc:
         for fault in getattr(exc, "faults", [str(exc)]):
@@ -116,8 +123,9 @@ def _serve(settings: Settings, local_model: str | None, own_redis: OwnRedis | No
         _warn(settings)
         if settings.workers > 1:
             log_as = settings.log_level, settings.log_format
-            supervisor = Supervisor(config, listening, greeting, log_as, own_redis)
-            supervisor.run()
+            with workers_metrics(settings) as on_death:
+                supervisor = Supervisor(config, listening, greeting, log_as, own_redis, on_death=on_death)
+                supervisor.run()
             started = supervisor.started
         else:
             server = DrainingServer(config)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import FrameType
 
@@ -23,7 +24,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from chat_sse.api.service import Service
-from chat_sse.observe.logging import configure_logging
+from chat_sse.observe.logging import configure_logging, logs_json
 from chat_sse.server.own_redis import OwnRedis
 from chat_sse.server.sockets import beside
 
@@ -59,17 +60,26 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         _tune_gc()
         if self.started and self.greeting:
-            click.echo(self.greeting, err=True)
+            greet(self.greeting)
 
     async def on_tick(self, counter: int) -> bool:
         """Start the drain when it is due, and exit after it. uvicorn calls this ten times a second."""
         if self.asked_to_exit and self._drain is None:
             service: Service = self.lifespan.state["service"]
-            self._drain = asyncio.create_task(service.relay.drain(service.shutdown_grace_seconds))
+            drain = service.relay.drain(service.shutdown_grace_seconds, service.shutdown_delay_seconds)
+            self._drain = asyncio.create_task(drain)
         if self._drain is not None and self._drain.done():
             self._drain.result()
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def greet(greeting: str) -> None:
+    """Print lines that say what has started; in a log of JSON they are one record."""
+    if logs_json():
+        log.info("service.started", extra={"fields": {"about": greeting.splitlines()}})
+    else:
+        click.echo(greeting, err=True)
 
 
 def _tune_gc() -> None:
@@ -142,11 +152,17 @@ class Supervisor(Multiprocess):
         greeting: str,
         log_as: tuple[str, str],
         own_redis: OwnRedis | None,
+        *,
+        on_death: Callable[[int], object] | None = None,
     ) -> None:
-        """`own_redis`: what the workers share, where that is the service's own."""
+        """`own_redis`: what the workers share, where that is the service's own.
+
+        `on_death`: called with the id of a worker that has died.
+        """
         super().__init__(config, [listening])
         self.started = False
         self._own_redis = own_redis
+        self._on_death = on_death
         self._listening, self._greeting, self._log_as = listening, greeting, log_as
 
     def init_processes(self) -> None:
@@ -154,7 +170,7 @@ class Supervisor(Multiprocess):
         self.processes = [self._start() for _ in range(self.processes_num)]
         if all(process.wait_until_ready(START_SECONDS) for process in self.processes):
             self.started = True
-            click.echo(self._greeting, err=True)
+            greet(self._greeting)
         else:
             self.should_exit.set()
 
@@ -167,6 +183,8 @@ class Supervisor(Multiprocess):
                 continue
             process.kill()
             process.join()
+            if self._on_death is not None and process.pid is not None:
+                self._on_death(process.pid)
             log.error("worker.died", extra={"fields": {"pid": process.pid, "exit_code": process.exitcode}})
             if process.exitcode == STARTUP_FAILURE:
                 self.started = False

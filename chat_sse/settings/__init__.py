@@ -2,5 +2,6 @@
 
 from chat_sse.settings.fields import Settings, variable
 from chat_sse.settings.load import SettingsError, load_settings
+from chat_sse.settings.show import shown
 
-__all__ = ["Settings", "SettingsError", "load_settings", "variable"]
+__all__ = ["Settings", "SettingsError", "load_settings", "shown", "variable"]

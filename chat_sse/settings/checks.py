@@ -12,6 +12,8 @@ from chat_sse.target import base_url_faults, body_faults, header_faults
 
 _HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]*]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+# EventSource comes back after the two seconds that the service tells it, and a proxy needs its time.
+MIN_RETURN_SECONDS = 5
 
 
 def contradictions(settings: Settings) -> Iterator[str]:
@@ -31,6 +33,11 @@ def contradictions(settings: Settings) -> Iterator[str]:
     yield from body_faults(variable("request_body"), settings.request_body, settings.max_output_tokens)
     yield from header_faults(variable("request_headers"), settings.request_headers)
     yield from _limits_that_refuse_all(settings)
+    if settings.max_connection_age is not None and settings.disconnect_grace < MIN_RETURN_SECONDS:
+        yield (
+            f"CHAT_SSE_MAX_CONNECTION_AGE needs a CHAT_SSE_DISCONNECT_GRACE of {MIN_RETURN_SECONDS} or more: "
+            "an answer would end before its reader is back"
+        )
     if settings.redis_url is not None and not _is_redis_url(settings.redis_url):
         yield "CHAT_SSE_REDIS_URL must be a redis, rediss or unix URL, such as redis://127.0.0.1:6379/0"
 

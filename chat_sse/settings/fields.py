@@ -12,12 +12,13 @@ from msgspec import Meta
 from chat_sse.settings.callers import Callers
 from chat_sse.target import Target
 
-Seconds: TypeAlias = Annotated[
-    float, Meta(gt=0, le=86_400, description="a number of seconds above 0, at most 86400")
-]
+SECONDS = "a number of seconds above 0, at most 86400"
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=86_400, description=SECONDS)]
 SecondsOrNone: TypeAlias = Annotated[
     float, Meta(ge=0, le=86_400, description="a number of seconds, 0 to 86400")
 ]
+PORT = "a port number, 0 to 65535"
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65_535, description=PORT)]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=10_000_000, description="a whole number above 0")]
 Bytes: TypeAlias = Annotated[
     int, Meta(ge=1024, le=2**40, description="a whole number of bytes, 1024 or more")
@@ -71,9 +72,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: str | None = None
     allowed_hosts: Names = ()
     host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535, description="a port number, 0 to 65535")] = 8000
+    port: Port = 8000
     root_path: str | None = None
     uds: Path | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[Port | None, Meta(description=PORT)] = None
+    traces: Flag = False
     workers: Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")] = 1
     models: Names = ()
     system_prompt: str | None = None
@@ -103,7 +107,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     receive_timeout: Seconds = 30
     keep_alive: Seconds = 75
     send_timeout: Seconds = 30
+    max_connection_age: Annotated[Seconds | None, Meta(description=SECONDS)] = None
     disconnect_grace: SecondsOrNone = 15
+    shutdown_delay: SecondsOrNone = 0
     shutdown_grace: SecondsOrNone = 8
     stream_ttl: Seconds = 300
     max_kept_streams: Count = 1000
@@ -121,7 +127,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"],
         Meta(description="one of debug, info, warning, error"),
     ] = "info"
-    log_format: Annotated[Literal["text", "json"], Meta(description="text or json")] = "text"
+    log_format: Annotated[Literal["auto", "text", "json"], Meta(description="auto, text or json")] = "auto"
 
     def __repr__(self) -> str:
         """Name the type only: a field may hold a secret, and a repr ends in logs."""

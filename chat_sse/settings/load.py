@@ -28,7 +28,7 @@ class SettingsError(Exception):
 def load_settings(environ: Mapping[str, str], env_file: Path | None = Path(".env")) -> Settings:
     """Read the settings. Raises SettingsError with every fault at once."""
     faults: list[str] = []
-    values = {**_read_env_file(env_file, faults), **environ}
+    values = {**read_env_file(env_file, faults), **environ}
     port = values.get(variable("port")) or values.get("PORT")  # PORT is what container platforms set
     if port:
         values[variable("port")] = port
@@ -67,7 +67,8 @@ def _models(
     return read_models_file(path, environ, defaults, faults)
 
 
-def _read_env_file(path: Path | None, faults: list[str]) -> dict[str, str]:
+def read_env_file(path: Path | None, faults: list[str]) -> dict[str, str]:
+    """Return the variables of a file, if it is there. That it cannot be read is added to `faults`."""
     if path is None or not path.is_file():
         return {}
     try:

@@ -5,11 +5,13 @@ A model that keeps refusing is left out for a while, so that not every question 
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from chat_sse.errors import UpstreamError, UpstreamRejected
+from chat_sse.figures import Figure, Measured
 from chat_sse.messages import Question
 from chat_sse.upstreams.base import Listener, Upstream
 
@@ -33,9 +35,14 @@ class Breaker:
         self._open_until = 0.0
         self._probing = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the model is left out, but for the one question that tries it."""
+        return self._refusals >= REFUSALS
+
     def enter(self) -> bool:
         """Return whether the model may be asked. Each True is followed by one call of the three below."""
-        if self._refusals < REFUSALS:
+        if not self.is_open:
             return True
         if self._probing or self._clock() < self._open_until:
             return False
@@ -93,6 +100,7 @@ class FallbackUpstream:
         self.models = tuple(candidates)
         upstreams = {id(one.upstream): one.upstream for several in candidates.values() for one in several}
         self._upstreams = tuple(upstreams.values())
+        self._refusals: Counter[str] = Counter()  # by the model's name for clients
         self.name = ", ".join(dict.fromkeys(upstream.name for upstream in self._upstreams))
 
     async def answer(self, question: Question, listener: Listener) -> None:
@@ -111,11 +119,20 @@ class FallbackUpstream:
             if refusal is None:
                 return
             first = first or refusal
+            self._refusals[candidate.name] += 1
             fields = {"model": candidate.name, "error": refusal.code}
             log.warning("upstream.refused", extra={"fields": fields})
         first = first or await self._refusal(candidates[0], question, listener)
         if first is not None:
             raise first
+
+    def figures(self) -> Iterator[Figure]:
+        """Return which models are left out and how often each has refused, and what the upstreams say."""
+        for candidate in {one.name: one for several in self._candidates.values() for one in several}.values():
+            yield Figure("upstream_breaker_open", candidate.breaker.is_open, candidate.name)
+            yield Figure("upstream_fallbacks", self._refusals[candidate.name], candidate.name)
+        retries = [one for each in self._upstreams if isinstance(each, Measured) for one in each.figures()]
+        yield Figure("upstream_retries", sum(one.value for one in retries))
 
     async def aclose(self) -> None:
         """Close all connections."""

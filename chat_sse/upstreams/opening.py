@@ -5,14 +5,22 @@ It is the part of the composition root that is about upstreams; only `app.py` ca
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from chat_sse.settings import Settings
 from chat_sse.target import Target
 from chat_sse.upstreams.base import Upstream
 from chat_sse.upstreams.fallback import Candidate, FallbackUpstream
 from chat_sse.upstreams.local import start_local_model
+from chat_sse.upstreams.openai.probe import Probe
 from chat_sse.upstreams.openai.upstream import OpenAIUpstream
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer  # part of an extra
 
 DEFAULT_MODEL = "gpt-4o-mini"
 
@@ -29,14 +37,14 @@ async def open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
             {t.name: [one[t.name], *(one[name] for name in t.fallbacks)] for t in settings.models_file}
         )
     offered: tuple[str, ...] = ()
-    base_url, api_key, headers = settings.openai_base_url, settings.openai_api_key, settings.request_headers
+    place = _only_target(settings)
     if settings.needs_local_model:
         local = stack.enter_context(await asyncio.to_thread(start_local_model, settings.local_model))
-        base_url, api_key, offered = local.base_url, local.api_key, (local.model,)
-        headers = {**headers, **local.request_headers}
-    place = Target(
-        name="", model="", base_url=base_url, api_key=api_key, headers=headers, body=settings.request_body
-    )
+        offered = (local.model,)
+        headers = {**place.headers, **local.request_headers}
+        place = msgspec.structs.replace(
+            place, base_url=local.base_url, api_key=local.api_key, headers=headers
+        )
     upstream = _open_target(settings, place, stack, offered)
     if not settings.fallback_models:
         return upstream
@@ -45,6 +53,38 @@ async def open_upstream(settings: Settings, stack: AsyncExitStack) -> Upstream:
     one = {name: Candidate(name=name, model=name, upstream=upstream) for name in several}
     return FallbackUpstream(
         {name: [one[each] for each in dict.fromkeys((name, *settings.fallback_models))] for name in names}
+    )
+
+
+def trace_upstream(upstream: Upstream, tracer: "Tracer") -> Upstream:
+    """Return an upstream whose calls are traced."""
+    from chat_sse.upstreams.traced import TracedUpstream  # noqa: PLC0415  (part of an extra)
+
+    return TracedUpstream(upstream, tracer)
+
+
+async def probe_upstreams(settings: Settings) -> AsyncIterator[tuple[str, Probe]]:
+    """Yield where each server is, and what was found there, at no cost; nothing for the embedded model."""
+    if settings.needs_local_model:
+        return
+    asked: list[tuple[Target, tuple[str, ...]]] = [(each, (each.model,)) for each in settings.models_file]
+    if not asked:
+        asked = [(_only_target(settings), (*allowed_models(settings, ()), *settings.fallback_models))]
+    for target, models in asked:
+        async with AsyncExitStack() as stack:
+            upstream = _open_target(settings, target, stack)
+            yield upstream.name, await upstream.probe(models)
+
+
+def _only_target(settings: Settings) -> Target:
+    """Return what is asked where there is no models file."""
+    return Target(
+        name="",
+        model="",
+        base_url=settings.openai_base_url,
+        api_key=settings.openai_api_key,
+        headers=settings.request_headers,
+        body=settings.request_body,
     )
 
 

@@ -64,7 +64,7 @@ class RunningService:
     def _wait_for_url(self) -> str:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            if match := re.search(r" on ((?:http://|unix:)\S+)", self.log()):
+            if match := re.search(r' on ((?:http://|unix:)[^\s"]+)', self.log()):
                 return match[1]
             time.sleep(0.02)
         raise AssertionError(f"the service did not start:\n{self.log()}")
@@ -81,6 +81,7 @@ def serve(
         environ = {
             "PATH": os.environ["PATH"],
             "CHAT_SSE_PORT": "0",
+            "CHAT_SSE_LOG_FORMAT": "text",
             "PYTHONPATH": str(Path.cwd()),
             **FAR_LIMITS,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import msgspec
@@ -87,6 +87,15 @@ def attaching(service: RunningService, stream_id: str) -> Any:
     return streaming("GET", f"{service.url}/ask/{stream_id}")
 
 
+class Place(Protocol):
+    """Where a reader asks: a service, or a proxy before several."""
+
+    @property
+    def url(self) -> str:
+        """Return where it is."""
+        ...
+
+
 class Reader:
     """A client that comes back after a cut with the last id it has seen, to whichever service it is told.
 
@@ -108,11 +117,11 @@ class Reader:
     def is_ended(self) -> bool:
         return bool(self.found) and self.found[-1][1]["type"] in ("done", "error")
 
-    def ask(self, service: RunningService, *, leave_after: int | None = None) -> None:
+    def ask(self, service: Place, *, leave_after: int | None = None) -> None:
         """Ask, and read to the end, or until so many events are there."""
         self._read(httpx2.Client(timeout=30), "POST", f"{service.url}/ask", leave_after, json=HELLO)
 
-    def come_back(self, service: RunningService, *, leave_after: int | None = None) -> None:
+    def come_back(self, service: Place, *, leave_after: int | None = None) -> None:
         """Read on after the last event."""
         assert self.last_id is not None
         url = f"{service.url}/ask/{self.last_id.partition('.')[0]}"

@@ -4,21 +4,21 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redis.asyncio import Connection
 from redis.exceptions import RedisError
 
 from chat_sse.errors import StoreUnavailable
-from chat_sse.redis_access import Command, RoundTrips, connector, unavailable
+from chat_sse.figures import Figure
+from chat_sse.redis_access import SINGLE, Command, RoundTrips, connector, mode_of, unavailable, wrong_mode
 from chat_sse.stores.redis.commands import Commands
 from chat_sse.stores.redis.scripts import EPOCH, SCRIPTS
 
 log = logging.getLogger(__name__)
 
 ROUND_TRIP_SECONDS = 3.0
-SINGLE = "standalone"
 
 
 class WrongMode(Exception):
@@ -93,9 +93,12 @@ class Client:
     def check_mode(self) -> None:
         """Raise WrongMode for a node of a cluster, and for a sentinel."""
         if self.mode not in ("", SINGLE):
-            raise WrongMode(
-                f"CHAT_SSE_REDIS_URL leads to a Redis in the mode {self.mode}: it must be a single server"
-            )
+            raise WrongMode(f"CHAT_SSE_REDIS_URL {wrong_mode(self.mode)}")
+
+    def figures(self) -> Iterator[Figure]:
+        """Return whether Redis is there, and what the round trips were."""
+        yield Figure("redis_up", self.up.is_set())
+        yield from self._trips.figures("log")
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -127,12 +130,3 @@ class Client:
         else:
             self.up.clear()
             log.warning("redis.down", extra={"fields": {"reason": reason}})
-
-
-def mode_of(info: bytes) -> str:
-    """Return the server's mode from the section `server` of INFO; one that tells none is single.
-
-    Valkey calls it `server_mode`.
-    """
-    fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-    return fields.get("server_mode") or fields.get("redis_mode", SINGLE)

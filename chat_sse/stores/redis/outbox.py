@@ -43,7 +43,12 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Whether Redis has everything, as far as is known."""
-        return not self._unsent and not self._later
+        return self.unsent == 0
+
+    @property
+    def unsent(self) -> int:
+        """How many logs there are of which Redis does not have everything, as far as is known."""
+        return len(self._unsent) + len(self._later)
 
     def new_log(self, spec: LogSpec) -> ProducedLog:
         """Make a log that is not yet in here."""

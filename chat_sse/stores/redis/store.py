@@ -4,12 +4,14 @@ import asyncio
 import logging
 import math
 import secrets
+from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
 
 from chat_sse.errors import ChatError, InternalError, KeyReused, Overloaded, StoreUnavailable, StreamNotFound
 from chat_sse.events import Terminal, failure
+from chat_sse.figures import Figure
 from chat_sse.redis_access import DEFAULT_PREFIX, unavailable
 from chat_sse.stores.base import UNKNOWN, Extent, Log, LogSpec
 from chat_sse.stores.redis.client import Client
@@ -175,6 +177,11 @@ class RedisStore:
         await self._client.run([("PING",)])
         if any(task.done() for task in self._tasks):
             raise unavailable()
+
+    def figures(self) -> Iterator[Figure]:
+        """Return how Redis is, and what it does not have yet."""
+        yield from self._client.figures()
+        yield Figure("redis_unsent_logs", self._outbox.unsent)
 
     def interrupt(self, error: ChatError) -> None:
         """Interrupt, as `Store.interrupt` promises."""

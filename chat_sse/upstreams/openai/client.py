@@ -8,6 +8,7 @@ import httpx2
 import msgspec
 
 from chat_sse.errors import UpstreamTimeout, UpstreamUnavailable
+from chat_sse.trace_context import TRACEPARENT
 from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.http.connection import Body
 from chat_sse.upstreams.http.pool import ConnectionPool
@@ -57,6 +58,7 @@ class CompletionClient:
         secrets: tuple[str, ...] = (),
     ) -> None:
         url = written.url
+        self.retries = 0  # calls that were made again
         self._secrets = secrets
         lines = [b"POST %s HTTP/1.1\r\n" % url.raw_path]
         lines += [b"%s: %s\r\n" % pair for pair in written.headers.raw if pair[0].lower() not in _NOT_KEPT]
@@ -85,6 +87,7 @@ class CompletionClient:
             if wait is None or attempt == RETRIES:
                 break
             attempt += 1
+            self.retries += 1
             await asyncio.sleep(wait)
         if isinstance(outcome, Refused):
             return outcome
@@ -103,7 +106,8 @@ class CompletionClient:
         reply = ResponseHandler(listener, self._secrets)
         complete = False
         try:
-            connection.ask(b"%sContent-Length: %d\r\n\r\n%s" % (self._head, len(body), body), reply)
+            framing = b"%sContent-Length: %d\r\n\r\n" % (_trace_header(), len(body))
+            connection.ask(b"%s%s%s" % (self._head, framing, body), reply)
             await reply.stream.finished
             complete = True
         finally:
@@ -114,6 +118,12 @@ class CompletionClient:
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
+
+
+def _trace_header() -> bytes:
+    """Return the line that puts upstream's work into the running task's trace, if there is one."""
+    traceparent = TRACEPARENT.get()
+    return f"traceparent: {traceparent}\r\n".encode() if traceparent else b""
 
 
 class ResponseHandler:

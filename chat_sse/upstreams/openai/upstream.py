@@ -12,7 +12,7 @@ a redirect. Two of its parts are left out, for what they cost:
 import asyncio
 import logging
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,13 +26,16 @@ from chat_sse.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from chat_sse.figures import Figure
 from chat_sse.messages import Question
 from chat_sse.target import ENDPOINT, split_base_url
+from chat_sse.trace_context import TRACEPARENT
 from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.http.connection import EOF_SECONDS
 from chat_sse.upstreams.openai.chunks import error_body
 from chat_sse.upstreams.openai.classify import classify, read_error
 from chat_sse.upstreams.openai.client import NO_CONNECTION, UNREACHABLE, Answered, CompletionClient, UseSdk
+from chat_sse.upstreams.openai.probe import Probe, probe
 from chat_sse.upstreams.openai.redaction import error_details
 from chat_sse.upstreams.openai.refusal import RETRIES, Refused, retry_after
 from chat_sse.upstreams.openai.request_body import RequestWriter, adapted
@@ -80,6 +83,7 @@ class OpenAIUpstream:
         base_url, query = split_base_url(base_url or DEFAULT_BASE_URL)
         self.name = public_url(base_url)
         self.models = models
+        self._query = query
         self._endpoint = f"{ENDPOINT}?{query}" if query else ENDPOINT
         self._writer = RequestWriter(
             base_url, system_prompt=system_prompt, extra=body, identifier_key=identifier_key
@@ -138,6 +142,14 @@ class OpenAIUpstream:
                 "upstream.adapted", extra={"fields": {"model": model, **msgspec.structs.asdict(dialect)}}
             )
 
+    def figures(self) -> Iterator[Figure]:
+        """Return how often a call was made again, but for those that the SDK's client has made again."""
+        yield Figure("upstream_retries", self._completions.retries if self._completions else 0)
+
+    async def probe(self, models: Collection[str]) -> Probe:
+        """Find out, at no cost, whether the server is there, takes the key, and has these models."""
+        return await probe(self._client, self._query, self._headers, models)
+
     async def aclose(self) -> None:
         """Close all connections."""
         if self._completions is not None:
@@ -159,7 +171,9 @@ class OpenAIUpstream:
 
     async def _ask_sdk(self, body: bytes, listener: Listener) -> Answered | Refused:
         try:
-            response = await post(self._client, self._endpoint, body, self._headers)
+            traceparent = TRACEPARENT.get()
+            headers = {**self._headers, "traceparent": traceparent} if traceparent else self._headers
+            response = await post(self._client, self._endpoint, body, headers)
         except openai.APIStatusError as exc:
             return _refused(exc.response)
         except openai.OpenAIError as exc:
