@@ -196,7 +196,9 @@ function outcomeOf(error) {
   }
   if (error instanceof AskError) {
     const told = fault(error.error, error.content, error.details, error.requestId);
-    return { state: "failed", fault: { ...told, retryAfterSeconds: error.retryAfterSeconds } };
+    const { retryAfterSeconds, loginUrl, accepts } = error;
+    const asksForKey = error.error === "unauthenticated" && (accepts.length === 0 || accepts.includes("keys"));
+    return { state: "failed", fault: { ...told, retryAfterSeconds, loginUrl, asksForKey } };
   }
   const content = "The server's answer could not be read. Please ask again.";
   return { state: "failed", fault: fault("unexpected_response", content, String(error)) };

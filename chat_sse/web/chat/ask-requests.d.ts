@@ -17,6 +17,10 @@ export declare class AskError extends Error {
     retryable: boolean;
     /** From `Retry-After`; null when the server named no time. */
     retryAfterSeconds: number | null;
+    /** Of a 401: who may ask, such as `keys` or `jwt`; empty when the server did not say. */
+    accepts: string[];
+    /** Of a 401: where to log in; `{url}` in it stands for the page to come back to. null when nowhere. */
+    loginUrl: string | null;
     /**
      * @param {number} status
      * @param {Partial<import("./ask.js").ErrorBody>} body

@@ -33,6 +33,10 @@ export class AskError extends Error {
     this.retryable = body.retryable ?? (status >= 500 || TRANSIENT.has(status));
     /** From `Retry-After`; null when the server named no time. */
     this.retryAfterSeconds = retryAfterSeconds;
+    /** Of a 401: who may ask, such as `keys` or `jwt`; empty when the server did not say. */
+    this.accepts = body.accepts ?? [];
+    /** Of a 401: where to log in; `{url}` in it stands for the page to come back to. null when nowhere. */
+    this.loginUrl = body.login_url ?? null;
   }
 }
 

@@ -40,6 +40,8 @@ export type ErrorBody = {
     details: string;
     request_id: string;
     retryable: boolean;
+    accepts?: string[];
+    login_url?: string | null;
 };
 export type StartEvent = {
     type: "start";
@@ -133,7 +135,7 @@ export type StreamMessage = import("./ask-stream.js").StreamMessage;
  * @typedef {{role: "user" | "assistant", content: string | ContentPart[]}} Message
  * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number}} Usage
  * @typedef {{role: "assistant", content: string, error: string, details: string, request_id: string,
- *   retryable: boolean}} ErrorBody
+ *   retryable: boolean, accepts?: string[], login_url?: string | null}} ErrorBody
  * @typedef {{type: "start", id: string, model: string}} StartEvent
  * @typedef {{type: "delta", content: string}} DeltaEvent
  * @typedef {{type: "reasoning", content: string}} ReasoningEvent

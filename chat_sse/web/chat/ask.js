@@ -34,7 +34,7 @@ const STOP_MS = 5_000;
  * @typedef {{role: "user" | "assistant", content: string | ContentPart[]}} Message
  * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number}} Usage
  * @typedef {{role: "assistant", content: string, error: string, details: string, request_id: string,
- *   retryable: boolean}} ErrorBody
+ *   retryable: boolean, accepts?: string[], login_url?: string | null}} ErrorBody
  * @typedef {{type: "start", id: string, model: string}} StartEvent
  * @typedef {{type: "delta", content: string}} DeltaEvent
  * @typedef {{type: "reasoning", content: string}} ReasoningEvent

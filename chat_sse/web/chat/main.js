@@ -5,6 +5,7 @@ import { Answers } from "./answers.js";
 import { $ } from "./dom.js";
 import { announce, copy, toast } from "./feedback.js";
 import { Key } from "./key.js";
+import { Login } from "./login.js";
 import { fault, showStarters, titleOf } from "./question.js";
 import { closeSidebar, isDrawerOpen, showChats } from "./sidebar.js";
 import { Chats, newAnswer, randomId } from "./store.js";
@@ -30,10 +31,7 @@ const transcript = new Transcript(
 
 const key = new Key(
   {
-    form: $("key-form"),
-    input: $("key"),
-    fault: $("key-fault"),
-    forget: $("forget-key"),
+    form: $("key-form"), input: $("key"), fault: $("key-fault"), forget: $("forget-key"),
     announcer: $("announcer"),
   },
   () => {
@@ -43,6 +41,8 @@ const key = new Key(
   },
 );
 
+const login = new Login();
+
 const answers = new Answers(chats, {
   apiKey: () => key.value,
   onChange: (chat, turn) => {
@@ -51,7 +51,9 @@ const answers = new Answers(chats, {
     if (turn.answer.state !== "running" || !turn.answer.text) showComposer();
   },
   onEnd: (chat, turn, apiKey) => {
-    if (turn.answer.fault?.code === "unauthenticated") unlock(chat, apiKey);
+    const { loginUrl, asksForKey } = turn.answer.fault ?? {};
+    if (loginUrl) login.offer(chat.id, loginUrl);
+    else if (asksForKey) unlock(chat, apiKey);
     showList();
     if (chat.id !== chatId) return;
     showComposer();
@@ -64,6 +66,7 @@ const ACTIONS = {
   edit: startEditing,
   resume,
   retry: askAgain,
+  login: ({ answer }) => login.go(chatId, answer.fault?.loginUrl ?? ""),
   copy: (turn, button) => copy(turn.answer.text, button),
   "copy-code": (_, button) => copy(button.closest(".code")?.querySelector("code")?.textContent ?? "", button),
 };
@@ -288,6 +291,7 @@ showStarters((question) => {
   submit();
 });
 showChat();
+if (login.returned) goOn(chats.get(login.returned));
 // Answers of other chats that a reload has interrupted go on as well.
 for (const chat of chats.list()) {
   if (chat.turns.at(-1)?.answer.state === "running") answers.resume(chat);

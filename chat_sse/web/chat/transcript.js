@@ -111,8 +111,9 @@ class TurnView {
     if (!fault) return;
     this.failure.append(element("p", "", fault.content + waitFor(fault.retryAfterSeconds)));
     if (actionable) {
-      const lost = this.turn.answer.state === "lost";
-      this.failure.append(lost ? button("Reconnect", "resume", "primary") : button("Ask again", "retry", "primary"));
+      if (this.turn.answer.state === "lost") this.failure.append(button("Reconnect", "resume", "primary"));
+      else if (fault.loginUrl) this.failure.append(button("Log in", "login", "primary"));
+      else this.failure.append(button("Ask again", "retry", "primary"));
     }
     const details = element("details");
     const facts = [fault.code, fault.details, fault.requestId && `request ${fault.requestId}`];
