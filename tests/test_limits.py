@@ -41,7 +41,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 def empty(server: RedisServer) -> None:
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(server.url, protocol=2) as client:
         client.flushall()
 
 
@@ -487,7 +487,7 @@ async def test_no_count_stays_for_ever_and_none_tells_an_address(redis_server: R
         await ask(limits.rates(HOUR, HOUR), "203.0.113.9")
         await take(limits.slots(9, 9), "203.0.113.9", "1")
         await reserve(limits.budgets(Budget(10, "day"), Budget(10, "month")), "203.0.113.9", 10)
-    with redis.Redis.from_url(redis_server.url) as client:
+    with redis.Redis.from_url(redis_server.url, protocol=2) as client:
         keys = client.keys("*")
         assert len(keys) == 7  # with the epoch
         assert not [key for key in keys if b"203" in key]

@@ -148,7 +148,7 @@ def test_a_drain_lets_questions_end_that_were_on_their_way(
     with ThreadPoolExecutor(len(readers)) as pool:
         asked = [pool.submit(reader.ask, service) for reader in readers]
         upstream.wait_for_calls(5)
-        with redis.Redis.from_url(redis_server.url) as client:
+        with redis.Redis.from_url(redis_server.url, protocol=2) as client:
             client.client_pause(1_200)  # those on their way are for longer than the running ones last
         service.process.send_signal(signal.SIGTERM)
         for one in asked:

@@ -22,7 +22,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def sites(redis_server: RedisServer, upstream: ScriptedUpstream) -> Iterator[list[RunningService]]:
-    with redis.Redis.from_url(redis_server.url) as raw:
+    with redis.Redis.from_url(redis_server.url, protocol=2) as raw:
         raw.flushall()
     shared = {
         **QUICK,
@@ -54,7 +54,7 @@ def test_neither_site_sees_or_counts_what_is_the_others(
         assert ask(blue.url).status_code == 200
     assert ask(blue.url).status_code == 429
     assert ask(green.url).status_code == 200
-    with redis.Redis.from_url(redis_server.url) as raw:
+    with redis.Redis.from_url(redis_server.url, protocol=2) as raw:
         for name in raw.scan_iter():
             assert name.startswith((b"blue:", b"green:")), name
             assert raw.ttl(name) > 0, name

@@ -437,7 +437,7 @@ async def test_a_second_producer_is_fenced(
     assert not (await elsewhere.open(log.id)).append(deltas("foreign"))
     stopped = asyncio.Event()
     log.on_stop = stopped.set
-    async with Redis.from_url(redis_server.url) as raw:
+    async with Redis.from_url(redis_server.url, protocol=2) as raw:
         keys = Keys("chat_sse")
         await raw.xadd(keys.log(log.id), {"e": msgspec.json.encode(Delta("foreign"))}, id="1-0")
         await raw.hset(keys.meta(log.id), "length", "1")
@@ -460,7 +460,7 @@ async def test_a_log_that_others_have_ended_holds_nothing_more() -> None:
 async def test_every_key_expires(
     open_redis: Callable[..., Awaitable[RedisStore]], redis_server: RedisServer
 ) -> None:
-    async with Redis.from_url(redis_server.url) as raw:
+    async with Redis.from_url(redis_server.url, protocol=2) as raw:
         await raw.flushall()
     store = await open_redis()
     elsewhere = await open_redis()
@@ -470,7 +470,7 @@ async def test_every_key_expires(
     sealed = await create(store, idempotency_key="k7", chat_id="l7")
     sealed.append([*deltas("a"), STOPPED])
     await read_all(await elsewhere.open(sealed.id))
-    async with Redis.from_url(redis_server.url) as raw:
+    async with Redis.from_url(redis_server.url, protocol=2) as raw:
         for key in await raw.keys("*"):
             longest = 31 * 86_400_000 if "epoch" in str(key) else 600_000
             assert 0 < await raw.pttl(key) <= longest, key
@@ -486,7 +486,7 @@ async def test_the_producer_knows_since_when_nobody_reads_elsewhere(
         return 2 * BEAT_SECONDS <= await store.idle_elsewhere(log) < 4 * BEAT_SECONDS
 
     async def is_listened_to(expected: int) -> bool:
-        async with Redis.from_url(redis_server.url) as raw:
+        async with Redis.from_url(redis_server.url, protocol=2) as raw:
             [(_, count)] = await raw.pubsub_numsub(Keys("chat_sse").news(log.id))
             return bool(count == expected)
 
@@ -522,7 +522,7 @@ async def test_hundreds_of_readers_elsewhere_share_a_few_connections(
         readers = [group.create_task(read_all(await elsewhere.open(log.id))) for log in logs]
         for log in logs:
             log.append(deltas("a"))
-        async with Redis.from_url(redis_server.url) as raw:
+        async with Redis.from_url(redis_server.url, protocol=2) as raw:
             assert (
                 len(await raw.client_list()) <= 2 * 2 + 1
             )  # each has one for commands, and one that listens
@@ -536,7 +536,7 @@ async def test_a_storm_of_lookups_at_a_slow_redis_is_no_outage(
 ) -> None:
     store, elsewhere = await open_redis(), await open_redis()
     log = await create(store, idempotency_key="storm")
-    async with Redis.from_url(redis_server.url) as raw:
+    async with Redis.from_url(redis_server.url, protocol=2) as raw:
         await raw.client_pause(1_000)
         found = await asyncio.gather(*(elsewhere.find_key("storm") for _ in range(2_000)))
     assert {there.id for there in found} == {log.id}
