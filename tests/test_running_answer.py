@@ -30,9 +30,10 @@ class FreePermit:
     async def admit(self, _id: str, _question: Question) -> None:
         """Admit."""
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome) -> int:
         """Remember."""
         self.outcome = outcome
+        return 0
 
 
 class OneUpstream:
@@ -205,3 +206,14 @@ async def test_the_end_of_the_grace_takes_no_question_to_upstream() -> None:
     assert permit.outcome.refused
     with pytest.raises(StreamNotFound):
         await store.find_key("key")
+
+
+def test_a_reader_that_comes_when_all_is_over_is_refused_before_its_answer_begins() -> None:
+    async def check() -> None:
+        relay, _, permit = relay_of(OneUpstream(accepts=True))
+        log = await start(relay, permit)
+        await relay.drain(0)
+        with pytest.raises(Draining):
+            await relay.open(log.id, log.owner)
+
+    asyncio.run(check())
