@@ -26,10 +26,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, until
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
 
-pytestmark = [
-    pytest.mark.skipif("CHAT_SSE_TEST_CONTAINER" not in os.environ, reason="it takes five minutes"),
-    pytest.mark.timeout(900),
-]
+pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parent.parent
 DEBIAN = "http://deb.debian.org/debian"
