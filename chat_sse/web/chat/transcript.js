@@ -46,7 +46,9 @@ class TurnView {
     this.turn = turn;
     this.element = element("section", "turn");
     const question = element("div", "question");
-    question.append(element("h2", "visually-hidden", "Your question"), element("p", "", turn.question));
+    const words = element("p", "", turn.question);
+    words.dir = "auto";
+    question.append(element("h2", "visually-hidden", "Your question"), words);
     this.edit = button("Edit", "edit");
     this.edit.setAttribute("aria-label", "Edit the question");
     question.append(this.edit);
@@ -54,6 +56,7 @@ class TurnView {
     this.answer = element("article", "answer");
     this.reasoning = element("details", "reasoning");
     this.reasoningText = element("p");
+    this.reasoningText.dir = "auto";
     this.reasoning.append(element("summary", "", "Reasoning"), this.reasoningText);
     this.prose = element("div", "prose");
     this.markdown = new MarkdownView(this.prose);
