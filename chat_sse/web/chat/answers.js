@@ -2,6 +2,7 @@
 /** The running answers: each goes on whatever chat is shown, and after a reload where it was. */
 
 import { AskError, ConnectionLost, ask, attach } from "../ask.js";
+import { withoutThinking } from "./thinking.js";
 
 const ASK_URL = new URL("../ask", import.meta.url);
 
@@ -151,7 +152,8 @@ function conversation(chat) {
   const messages = [];
   for (const { question, answer } of chat.turns.slice(-MAX_TURNS_SENT)) {
     messages.push({ role: "user", content: question });
-    if (answer.text.trim()) messages.push({ role: "assistant", content: answer.text });
+    const { text } = withoutThinking(answer); // as models are trained to see their history
+    if (text.trim()) messages.push({ role: "assistant", content: text });
   }
   if (messages.at(-1)?.role === "assistant") messages.pop();
   return messages;

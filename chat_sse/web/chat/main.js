@@ -8,6 +8,7 @@ import { Key } from "./key.js";
 import { fault, showStarters, titleOf } from "./question.js";
 import { closeSidebar, isDrawerOpen, showChats } from "./sidebar.js";
 import { Chats, newAnswer, randomId } from "./store.js";
+import { withoutThinking } from "./thinking.js";
 import { Transcript } from "./transcript.js";
 
 let chatId = location.hash.slice(1);
@@ -64,7 +65,7 @@ const ACTIONS = {
   edit: startEditing,
   resume,
   retry: askAgain,
-  copy: (turn, button) => copy(turn.answer.text, button),
+  copy: (turn, button) => copy(withoutThinking(turn.answer).text, button),
   "copy-code": (_, button) => copy(button.closest(".code")?.querySelector("code")?.textContent ?? "", button),
 };
 

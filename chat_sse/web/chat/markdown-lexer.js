@@ -1,14 +1,11 @@
 // @ts-check
 /** An answer's markdown as marked's tokens and HTML, within bounds: what is beyond them stays the text that it is. */
 
-import { Lexer, Parser, Renderer } from "./vendor/marked.esm.js";
+import { EXTENSIONS, escaped, footnoteLabels } from "./markdown-extensions.js";
+import { Lexer, Marked, Parser, Renderer } from "./vendor/marked.esm.js";
 
 /** Tags without attributes that models write and markdown has no sign for. */
 const RAW_TAGS = /&lt;(\/?(?:br|kbd|mark|sub|sup|u)\s*\/?)&gt;/gi;
-
-/** @param {string} text */
-const escaped = (text) =>
-  text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
 
 class AnswerRenderer extends Renderer {
   /** @param {any} token */
@@ -31,11 +28,12 @@ class AnswerRenderer extends Renderer {
 
   /** @param {any} token */
   checkbox({ checked }) {
-    return checked ? "☑ " : "☐ ";
+    return `<span class="task">${checked ? "☑" : "☐"}</span> `;
   }
 }
 
-const OPTIONS = { gfm: true, breaks: false, renderer: new AnswerRenderer() };
+const { extensions } = new Marked({ extensions: EXTENSIONS }).defaults;
+const OPTIONS = { gfm: true, breaks: false, renderer: new AnswerRenderer(), extensions };
 
 /** Quotes, lists and emphasis inside each other; marked recurses, and at some 1,000 the stack is full. */
 const MAX_DEPTH = 24;
@@ -46,6 +44,8 @@ const MAX_LEX_MS = 500;
 
 /** marked's lexer with bounds: what is beyond them stays the text that it is. */
 class BoundedLexer extends Lexer {
+  /** The labels of the text's footnotes. @type {Set<string>} */
+  footnotes = new Set();
   #depth = 0;
   #deadline = performance.now() + MAX_LEX_MS;
 
@@ -100,7 +100,9 @@ function plain(src, tokens) {
  */
 export function blocksOf(text) {
   try {
-    return new BoundedLexer(OPTIONS).lex(text);
+    const lexer = new BoundedLexer(OPTIONS);
+    lexer.footnotes = footnoteLabels(text);
+    return lexer.lex(text);
   } catch {
     return plain(text, []);
   }

@@ -9,6 +9,7 @@
  */
 
 import { blocksOf, htmlOf } from "./markdown-lexer.js";
+import { highlight, typesetFormula } from "./typeset.js";
 import DOMPurify from "./vendor/purify.es.mjs";
 
 const WEB_ADDRESS = /^(?:https?:\/\/|mailto:)/i;
@@ -19,9 +20,9 @@ const REFERENCE = /^ {0,3}\[[^\]]+\]:/m;
 const PURIFY = {
   ALLOWED_TAGS: [
     ..."p br hr h3 h4 h5 h6 ul ol li blockquote pre code em strong del a".split(" "),
-    ..."table thead tbody tr th td kbd mark sub sup u".split(" "),
+    ..."table thead tbody tr th td kbd mark sub sup u div span".split(" "),
   ],
-  ALLOWED_ATTR: ["href", "title", "start", "align", "class"], // class: marked tells a code's language in it
+  ALLOWED_ATTR: ["href", "title", "start", "align", "class"], // class: ours, and a code's language by marked
   ALLOWED_URI_REGEXP: WEB_ADDRESS,
   ADD_URI_SAFE_ATTR: ["start", "align"], // which hold no address, and would have to look like one
   ALLOW_DATA_ATTR: false,
@@ -31,7 +32,7 @@ const PURIFY = {
 
 /** One answer's text on the page. */
 export class MarkdownView {
-  /** @type {{raw: string, nodes: ChildNode[]}[]} */
+  /** @type {{raw: string, nodes: Element[], ended: boolean}[]} */
   #blocks = [];
   #text = "";
   #complete = false;
@@ -57,7 +58,10 @@ export class MarkdownView {
     while (keep > 0 && this.#blocks[keep].nodes.length === 0) keep -= 1;
     const known = this.#blocks.slice(0, keep).reduce((sum, block) => sum + block.raw.length, 0);
     const tokens = blocksOf(text.slice(known));
-    tokens.forEach((token, index) => this.#show(keep + index, token));
+    tokens.forEach((token, index) => {
+      this.#show(keep + index, token);
+      if (complete || index < tokens.length - 1) this.#end(keep + index);
+    });
     this.#truncate(keep + tokens.length);
   }
 
@@ -72,7 +76,22 @@ export class MarkdownView {
     const next = this.#blocks.slice(index).find((block) => block.nodes.length)?.nodes[0] ?? null;
     for (const node of nodes) this.element.insertBefore(node, next);
     old?.nodes.forEach((node) => node.remove());
-    this.#blocks[index] = { raw: token.raw, nodes };
+    this.#blocks[index] = { raw: token.raw, nodes, ended: false };
+  }
+
+  /**
+   * Colour a block's code, once, when nothing more comes to it.
+   * @param {number} index
+   */
+  #end(index) {
+    const block = this.#blocks[index];
+    if (block.ended) return;
+    block.ended = true;
+    for (const node of block.nodes) {
+      /** @type {NodeListOf<HTMLElement>} */
+      const codes = node.querySelectorAll("code[data-language]");
+      for (const code of codes) highlight(code, code.dataset.language ?? "");
+    }
   }
 
   /** @param {number} count */
@@ -84,7 +103,7 @@ export class MarkdownView {
 /**
  * Return a block's elements; its plain text when marked or DOMPurify fails.
  * @param {any} token
- * @returns {ChildNode[]}
+ * @returns {Element[]}
  */
 function elementsOf(token) {
   try {
@@ -105,6 +124,10 @@ function renderedElements(token) {
   // Each block reads from the side of its own first word; what is inside it follows by the style sheet.
   for (const block of fragment.children) block.setAttribute("dir", block.matches("pre") ? "ltr" : "auto");
   for (const pre of fragment.querySelectorAll("pre")) codeBlock(pre);
+  for (const formula of fragment.querySelectorAll(".tex")) {
+    typesetFormula(formula);
+    if (formula.matches(".display")) scrollable(formula, "Formula");
+  }
   for (const link of fragment.querySelectorAll("a")) {
     if (!leadsElsewhere(link.getAttribute("href") ?? "")) {
       link.replaceWith(...link.childNodes);
@@ -136,7 +159,7 @@ function scrollable(element, label) {
   const frame = document.createElement("div");
   frame.className = "scrollable";
   frame.tabIndex = 0;
-  frame.setAttribute("role", "region");
+  frame.setAttribute("role", "group"); // a landmark each would be too many
   frame.setAttribute("aria-label", label);
   element.replaceWith(frame);
   frame.append(element);
@@ -147,6 +170,7 @@ function codeBlock(pre) {
   const code = pre.firstElementChild;
   const language = /^language-([\w+#.-]{1,30})$/.exec(code?.className ?? "")?.[1] ?? "";
   code?.removeAttribute("class");
+  if (language) code?.setAttribute("data-language", language);
   const block = document.createElement("div");
   block.className = "code";
   block.dir = pre.dir = "ltr";

@@ -2,6 +2,7 @@
 /** The conversation on the page: questions, answers, what went wrong with them, and where the reader is. */
 
 import { MarkdownView } from "./markdown.js";
+import { withoutThinking } from "./thinking.js";
 
 /** Within so many pixels of the end the reader counts as following. */
 const FOLLOW_PX = 48;
@@ -78,12 +79,13 @@ class TurnView {
     const ended = !running;
     this.answer.setAttribute("aria-busy", String(running));
     this.prose.classList.toggle("growing", running && !reconnecting);
-    this.markdown.update(answer.text, ended);
-    this.reasoning.hidden = !answer.reasoning;
-    if (this.reasoningText.textContent !== answer.reasoning) this.reasoningText.textContent = answer.reasoning;
-    this.thinking.hidden = ended || Boolean(answer.text) || reconnecting;
+    const { text, reasoning } = withoutThinking(answer, running);
+    this.markdown.update(text, ended);
+    this.reasoning.hidden = !reasoning;
+    if (this.reasoningText.textContent !== reasoning) this.reasoningText.textContent = reasoning;
+    this.thinking.hidden = ended || Boolean(text) || reconnecting;
     this.edit.hidden = !last || busy;
-    this.#updateNotice(reconnecting, ended);
+    this.#updateNotice(reconnecting, ended, text);
     if (this.shownState !== `${answer.state} ${running} ${last} ${busy}`) {
       this.shownState = `${answer.state} ${running} ${last} ${busy}`;
       this.#updateFailure(ended ? answer.fault : null, last && !busy);
@@ -94,9 +96,10 @@ class TurnView {
   /**
    * @param {boolean} reconnecting
    * @param {boolean} ended
+   * @param {string} text
    */
-  #updateNotice(reconnecting, ended) {
-    const { finishReason, state, text } = this.turn.answer;
+  #updateNotice(reconnecting, ended, text) {
+    const { finishReason, state } = this.turn.answer;
     let notice = reconnecting ? "Connection lost. Reconnecting…" : "";
     if (ended && state === "done") notice = NOTICES[finishReason ?? ""] ?? (text.trim() ? "" : "The answer is empty.");
     this.notice.hidden = !notice;
