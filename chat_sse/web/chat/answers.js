@@ -197,8 +197,9 @@ function outcomeOf(error) {
     return { state: "lost", fault: fault("connection_lost", content) };
   }
   if (error instanceof AskError) {
+    const seconds = error.retryAfterSeconds;
     const told = fault(error.error, error.content, error.details, error.requestId);
-    return { state: "failed", fault: { ...told, retryAfterSeconds: error.retryAfterSeconds } };
+    return { state: "failed", fault: { ...told, retryAt: seconds ? Date.now() + seconds * 1_000 : null } };
   }
   const content = "The server's answer could not be read. Please ask again.";
   return { state: "failed", fault: fault("unexpected_response", content, String(error)) };
@@ -211,5 +212,5 @@ function outcomeOf(error) {
  * @param {string} [requestId]
  */
 function fault(code, content, details = "", requestId = "") {
-  return { code, content, details, requestId, retryAfterSeconds: null };
+  return { code, content, details, requestId, retryAt: null };
 }

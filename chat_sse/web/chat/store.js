@@ -4,7 +4,8 @@
 const PREFIX = "chat-sse:chat:";
 
 /**
- * @typedef {{code: string, content: string, details: string, requestId: string, retryAfterSeconds: number | null}} Fault
+ * @typedef {{code: string, content: string, details: string, requestId: string, retryAt: number | null}} Fault
+ *   retryAt: when asking again is of use, in milliseconds since the epoch; null for at once
  * @typedef {object} AnswerRecord
  * @property {"running" | "done" | "failed" | "lost"} state lost: the network was gone for too long, and the
  *   answer may still be there

@@ -1,6 +1,8 @@
 // @ts-check
 /** The conversation on the page: questions, answers, what went wrong with them, and where the reader is. */
 
+import { button, element } from "./dom.js";
+import { FailureView } from "./failure.js";
 import { MarkdownView } from "./markdown.js";
 import { withoutThinking } from "./thinking.js";
 
@@ -15,30 +17,6 @@ const NOTICES = {
   content_filter: "The answer was cut by the model's content filter.",
   cancelled: "Stopped.",
 };
-
-/**
- * @param {string} tag
- * @param {string} [className]
- * @param {string} [text]
- */
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
-}
-
-/**
- * @param {string} label
- * @param {string} action
- * @param {string} [className]
- */
-function button(label, action, className = "quiet") {
-  const made = /** @type {HTMLButtonElement} */ (element("button", className, label));
-  made.type = "button";
-  made.dataset.action = action;
-  return made;
-}
 
 /** One question and its answer. */
 class TurnView {
@@ -64,11 +42,11 @@ class TurnView {
     this.thinking = element("p", "thinking", "Thinking");
     this.thinking.append(element("i"), element("i"), element("i"));
     this.notice = element("p", "notice");
-    this.failure = element("div", "failure");
+    this.failure = new FailureView();
     this.actions = element("div", "actions");
     this.answer.append(
       element("h2", "visually-hidden", "Answer"),
-      this.reasoning, this.prose, this.thinking, this.notice, this.failure, this.actions,
+      this.reasoning, this.prose, this.thinking, this.notice, this.failure.element, this.actions,
     );
     this.element.append(question, this.answer);
   }
@@ -88,7 +66,8 @@ class TurnView {
     this.#updateNotice(reconnecting, ended, text);
     if (this.shownState !== `${answer.state} ${running} ${last} ${busy}`) {
       this.shownState = `${answer.state} ${running} ${last} ${busy}`;
-      this.#updateFailure(ended ? answer.fault : null, last && !busy);
+      const lost = answer.state === "lost";
+      this.failure.show(ended ? answer.fault : null, { lost, actionable: last && !busy });
       this.#updateActions(ended, last && !busy);
     }
   }
@@ -108,25 +87,6 @@ class TurnView {
   }
 
   /**
-   * @param {import("./store.js").Fault | null} fault
-   * @param {boolean} actionable
-   */
-  #updateFailure(fault, actionable) {
-    this.failure.hidden = !fault;
-    this.failure.replaceChildren();
-    if (!fault) return;
-    this.failure.append(element("p", "", fault.content + waitFor(fault.retryAfterSeconds)));
-    if (actionable) {
-      const lost = this.turn.answer.state === "lost";
-      this.failure.append(lost ? button("Reconnect", "resume", "primary") : button("Ask again", "retry", "primary"));
-    }
-    const details = element("details");
-    const facts = [fault.code, fault.details, fault.requestId && `request ${fault.requestId}`];
-    details.append(element("summary", "", "Details"), element("p", "", facts.filter(Boolean).join(" · ")));
-    this.failure.append(details);
-  }
-
-  /**
    * @param {boolean} ended
    * @param {boolean} actionable
    */
@@ -143,11 +103,6 @@ class TurnView {
     const meta = [answer.model, answer.tokens && `${answer.tokens} tokens`].filter(Boolean).join(" · ");
     if (meta) this.actions.append(element("span", "meta", meta));
   }
-}
-
-/** @param {number | null} seconds */
-function waitFor(seconds) {
-  return seconds ? ` The server asks for ${Math.ceil(seconds)} s of patience.` : "";
 }
 
 export class Transcript {
