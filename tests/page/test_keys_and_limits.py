@@ -39,7 +39,7 @@ def test_a_key_is_asked_for_once_and_the_question_is_sent_again_with_it(
     reader = visit(locked.url)
     field = reader.page.get_by_label("This service asks for a key")
     reader.ask("Hello!")
-    expect(reader.page.locator(".failure")).to_contain_text("needs an API key")
+    expect(reader.page.locator(".failure.calm")).to_contain_text("asks for a key. Your question is sent")
     expect(field).to_be_focused()
     check(reader, "key")
     give(reader, "two words")
@@ -99,10 +99,13 @@ def test_an_answer_that_is_met_without_its_key_goes_on_when_it_is_given(
 @pytest.mark.parametrize(
     ("limit", "told"),
     [
-        ({"CHAT_SSE_RATE_LIMIT": "1/hour"}, r"too quickly.* asks for \d+ s of patience"),
+        ({"CHAT_SSE_RATE_LIMIT": "1/hour"}, r"too quickly.* ask again in \d+ minutes\."),
         ({"CHAT_SSE_MAX_STREAMS_PER_CLIENT": "1"}, "Too many of your questions are being answered"),
-        ({"CHAT_SSE_MAX_STREAMS": "1"}, r"The service is busy.* asks for \d+ s of patience"),
-        ({"CHAT_SSE_TOKEN_BUDGET": "6000/day"}, r"budget .* is used up.* asks for \d+ s of patience"),
+        ({"CHAT_SSE_MAX_STREAMS": "1"}, r"The service is busy.* ask again (in \d+ seconds?|now)\."),
+        (
+            {"CHAT_SSE_TOKEN_BUDGET": "6000/day"},
+            r"budget .* is used up.* ask again in \d+ (seconds?|minutes|hours)\.",
+        ),
     ],
     ids=["rate", "streams of one", "streams of all", "budget"],
 )
@@ -117,8 +120,47 @@ def test_a_limit_is_told_in_words_and_the_question_is_not_lost(
         expect(reader.prose).to_have_text("One,")
         reader.button("New chat").first.click()
         reader.ask("Second")
-        expect(reader.page.locator(".failure")).to_contain_text(re.compile(told))
+        expect(reader.page.locator(".failure.calm")).to_contain_text(re.compile(told))
         expect(reader.page.locator(".question")).to_contain_text("Second")
         expect(reader.button("Ask again")).to_be_visible()
         gate.set()
         assert upstream.paid_calls == 1
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_button_of_a_wait_is_off_until_it_is_over_also_after_a_reload(
+    visit: Visit, upstream: ScriptedUpstream, theme: str
+) -> None:
+    limited = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_RATE_LIMIT": "1/hour"}
+    with serve(limited) as service:
+        reader = visit(service.url, color_scheme=theme)
+        reader.page.clock.install()
+        reader.ask("First")
+        reader.wait_for_end()
+        reader.ask("Second")
+        expect(reader.button("Ask again")).to_be_disabled()
+        check(reader, f"waiting-{theme}")
+        reader.page.reload()
+        expect(reader.button("Ask again")).to_be_disabled()
+        reader.page.clock.fast_forward("01:00:30")
+        expect(reader.page.locator(".failure").last).to_contain_text("You can ask again now.")
+        expect(reader.button("Ask again")).to_be_enabled()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "in 1 second"),
+        (59, "in 59 seconds"),
+        (119.5, "in 120 seconds"),
+        (121, "in 3 minutes"),
+        (3600, "in 60 minutes"),
+        (61_000, "in 17 hours"),
+        (200_000, "in 3 days"),
+    ],
+)
+def test_a_wait_is_told_in_words(visit: Visit, seconds: float, words: str) -> None:
+    told = visit().page.evaluate(
+        "async (seconds) => (await import('/page/failure.js')).inWords(seconds)", seconds
+    )
+    assert told == words

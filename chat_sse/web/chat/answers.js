@@ -2,6 +2,7 @@
 /** The running answers: each goes on whatever chat is shown, and after a reload where it was. */
 
 import { AskError, ConnectionLost, ask, attach } from "../ask.js";
+import { withoutThinking } from "./thinking.js";
 
 const ASK_URL = new URL("../ask", import.meta.url);
 
@@ -151,7 +152,8 @@ function conversation(chat) {
   const messages = [];
   for (const { question, answer } of chat.turns.slice(-MAX_TURNS_SENT)) {
     messages.push({ role: "user", content: question });
-    if (answer.text.trim()) messages.push({ role: "assistant", content: answer.text });
+    const { text } = withoutThinking(answer); // as models are trained to see their history
+    if (text.trim()) messages.push({ role: "assistant", content: text });
   }
   if (messages.at(-1)?.role === "assistant") messages.pop();
   return messages;
@@ -196,9 +198,10 @@ function outcomeOf(error) {
   }
   if (error instanceof AskError) {
     const told = fault(error.error, error.content, error.details, error.requestId);
-    const { retryAfterSeconds, loginUrl, accepts } = error;
+    const { retryAfterSeconds: seconds, loginUrl, accepts } = error;
     const asksForKey = error.error === "unauthenticated" && (accepts.length === 0 || accepts.includes("keys"));
-    return { state: "failed", fault: { ...told, retryAfterSeconds, loginUrl, asksForKey } };
+    const retryAt = seconds ? Date.now() + seconds * 1_000 : null;
+    return { state: "failed", fault: { ...told, retryAt, loginUrl, asksForKey } };
   }
   const content = "The server's answer could not be read. Please ask again.";
   return { state: "failed", fault: fault("unexpected_response", content, String(error)) };
@@ -211,5 +214,5 @@ function outcomeOf(error) {
  * @param {string} [requestId]
  */
 function fault(code, content, details = "", requestId = "") {
-  return { code, content, details, requestId, retryAfterSeconds: null };
+  return { code, content, details, requestId, retryAt: null };
 }

@@ -13,3 +13,27 @@ export function icon(name) {
   svg.append(use);
   return svg;
 }
+
+/**
+ * @param {string} tag
+ * @param {string} [className]
+ * @param {string} [text]
+ */
+export function element(tag, className = "", text = "") {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+/**
+ * @param {string} label
+ * @param {string} action
+ * @param {string} [className]
+ */
+export function button(label, action, className = "quiet") {
+  const made = /** @type {HTMLButtonElement} */ (element("button", className, label));
+  made.type = "button";
+  made.dataset.action = action;
+  return made;
+}

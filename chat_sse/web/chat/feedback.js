@@ -2,6 +2,7 @@
 /** What the page tells its reader beside the answers: a toast, a word to a screen reader, a copied text. */
 
 import { $ } from "./dom.js";
+import { withoutThinking } from "./thinking.js";
 
 const TOAST_MS = 8_000;
 /** A screen reader is given this much of an answer; the rest can be read on the page. */
@@ -15,7 +16,8 @@ let toastTimer;
  * @param {import("./store.js").AnswerRecord} answer
  */
 export function announce(answer) {
-  const { fault: failure, finishReason, text } = answer;
+  const { fault: failure, finishReason } = answer;
+  const { text } = withoutThinking(answer);
   const told = failure ? failure.content : finishReason === "cancelled" ? "The answer was stopped." : text;
   const rest = told.length > ANNOUNCED_CHARS ? " … The answer goes on." : "";
   $("announcer").textContent = told.slice(0, ANNOUNCED_CHARS) + rest;

@@ -1,23 +1,22 @@
 // @ts-check
 /** The service's key, where it asks for one: known to this tab until it is closed, and never in a URL. */
 
+import { $ } from "./dom.js";
+
 const NAME = "chat-sse:key";
 /** What a header can carry. */
 const PRINTABLE = /^[\x21-\x7e]+$/;
 
 export class Key {
   #value = read();
-  #parts;
+  #parts = {
+    form: $("key-form"), input: $("key"), fault: $("key-fault"), forget: $("forget-key"), announcer: $("announcer"),
+  };
 
-  /**
-   * @param {{form: HTMLFormElement, input: HTMLInputElement, fault: HTMLElement, forget: HTMLElement,
-   *   announcer: HTMLElement}} parts
-   * @param {() => void} onKey the reader has given one
-   */
-  constructor(parts, onKey) {
-    this.#parts = parts;
-    const { form, input, forget } = parts;
-    form.addEventListener("submit", (event) => {
+  /** @param {() => void} onKey the reader has given one */
+  constructor(onKey) {
+    const { form, input, forget } = this.#parts;
+    form.addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
       const text = input.value.trim();
       const usable = PRINTABLE.test(text);

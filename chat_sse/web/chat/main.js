@@ -9,6 +9,7 @@ import { Login } from "./login.js";
 import { fault, showStarters, titleOf } from "./question.js";
 import { closeSidebar, isDrawerOpen, showChats } from "./sidebar.js";
 import { Chats, newAnswer, randomId } from "./store.js";
+import { withoutThinking } from "./thinking.js";
 import { Transcript } from "./transcript.js";
 
 let chatId = location.hash.slice(1);
@@ -29,17 +30,11 @@ const transcript = new Transcript(
   (action, turn, pressed) => ACTIONS[action](turn, pressed),
 );
 
-const key = new Key(
-  {
-    form: $("key-form"), input: $("key"), fault: $("key-fault"), forget: $("forget-key"),
-    announcer: $("announcer"),
-  },
-  () => {
-    for (const id of locked) goOn(chats.get(id));
-    locked.clear();
-    $("question").focus();
-  },
-);
+const key = new Key(() => {
+  for (const id of locked) goOn(chats.get(id));
+  locked.clear();
+  $("question").focus();
+});
 
 const login = new Login();
 
@@ -67,7 +62,7 @@ const ACTIONS = {
   resume,
   retry: askAgain,
   login: ({ answer }) => login.go(chatId, answer.fault?.loginUrl ?? ""),
-  copy: (turn, button) => copy(turn.answer.text, button),
+  copy: (turn, button) => copy(withoutThinking(turn.answer).text, button),
   "copy-code": (_, button) => copy(button.closest(".code")?.querySelector("code")?.textContent ?? "", button),
 };
 

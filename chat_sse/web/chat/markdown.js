@@ -8,11 +8,10 @@
  * links: loading one would tell a foreign host what the answer says.
  */
 
-import { Lexer, Parser, Renderer } from "./vendor/marked.esm.js";
+import { blocksOf, htmlOf } from "./markdown-lexer.js";
+import { highlight, typesetFormula } from "./typeset.js";
 import DOMPurify from "./vendor/purify.es.mjs";
 
-/** Tags without attributes that models write and markdown has no sign for. */
-const RAW_TAGS = /&lt;(\/?(?:br|kbd|mark|sub|sup|u)\s*\/?)&gt;/gi;
 const WEB_ADDRESS = /^(?:https?:\/\/|mailto:)/i;
 
 /** `[label]: address`, which may stand blocks away from its use. */
@@ -21,118 +20,19 @@ const REFERENCE = /^ {0,3}\[[^\]]+\]:/m;
 const PURIFY = {
   ALLOWED_TAGS: [
     ..."p br hr h3 h4 h5 h6 ul ol li blockquote pre code em strong del a".split(" "),
-    ..."table thead tbody tr th td kbd mark sub sup u".split(" "),
+    ..."table thead tbody tr th td kbd mark sub sup u div span".split(" "),
   ],
-  ALLOWED_ATTR: ["href", "title", "start", "align", "class"], // class: marked tells a code's language in it
+  ALLOWED_ATTR: ["href", "title", "start", "align", "class"], // class: ours, and a code's language by marked
   ALLOWED_URI_REGEXP: WEB_ADDRESS,
+  ADD_URI_SAFE_ATTR: ["start", "align"], // which hold no address, and would have to look like one
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
 };
 
-/** @param {string} text */
-const escaped = (text) =>
-  text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/"/g, "&quot;");
-
-class AnswerRenderer extends Renderer {
-  /** @param {any} token */
-  html({ text, block }) {
-    const shown = escaped(text).replace(RAW_TAGS, "<$1>");
-    return block ? `<p>${shown}</p>` : shown;
-  }
-
-  /** @param {any} token */
-  image({ href, text }) {
-    return `<a href="${escaped(href)}">Image: ${escaped(text || href)}</a>`;
-  }
-
-  /** @param {any} token */
-  heading({ tokens, depth }) {
-    // The page's own headings are levels 1 and 2.
-    const level = Math.min(6, depth + 2);
-    return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
-  }
-
-  /** @param {any} token */
-  checkbox({ checked }) {
-    return checked ? "☑ " : "☐ ";
-  }
-}
-
-const OPTIONS = { gfm: true, breaks: false, renderer: new AnswerRenderer() };
-
-/** Quotes, lists and emphasis inside each other; marked recurses, and at some 1,000 the stack is full. */
-const MAX_DEPTH = 24;
-/** Of one paragraph or cell. Some runs of signs cost the square of their length: 0.2 s at this one. */
-const MAX_INLINE_CHARS = 8_000;
-/** All that one update may take; an answer of 200 KB takes 30 ms. */
-const MAX_LEX_MS = 500;
-
-/** marked's lexer with bounds: what is beyond them stays the text that it is. */
-class BoundedLexer extends Lexer {
-  #depth = 0;
-  #deadline = performance.now() + MAX_LEX_MS;
-
-  /**
-   * @param {string} src
-   * @param {any[]} [tokens]
-   * @param {boolean} [lastParagraphClipped]
-   */
-  blockTokens(src, tokens = [], lastParagraphClipped = false) {
-    return this.#bounded(src, tokens, () => super.blockTokens(src, tokens, lastParagraphClipped));
-  }
-
-  /**
-   * @param {string} src
-   * @param {any[]} [tokens]
-   */
-  inlineTokens(src, tokens = []) {
-    if (src.length > MAX_INLINE_CHARS) return plain(src, tokens);
-    return this.#bounded(src, tokens, () => super.inlineTokens(src, tokens));
-  }
-
-  /**
-   * @param {string} src
-   * @param {any[]} tokens
-   * @param {() => any[]} lex
-   */
-  #bounded(src, tokens, lex) {
-    if (this.#depth >= MAX_DEPTH || performance.now() > this.#deadline) return plain(src, tokens);
-    this.#depth += 1;
-    try {
-      return lex();
-    } finally {
-      this.#depth -= 1;
-    }
-  }
-}
-
-/**
- * Add text to `tokens` as it is, and return them.
- * @param {string} src
- * @param {any[]} tokens
- */
-function plain(src, tokens) {
-  tokens.push({ type: "text", raw: src, text: src, escaped: false });
-  return tokens;
-}
-
-/**
- * Return a text's blocks, or the whole text as one when marked fails.
- * @param {string} text
- * @returns {any[]}
- */
-function blocksOf(text) {
-  try {
-    return new BoundedLexer(OPTIONS).lex(text);
-  } catch {
-    return plain(text, []);
-  }
-}
-
 /** One answer's text on the page. */
 export class MarkdownView {
-  /** @type {{raw: string, nodes: ChildNode[]}[]} */
+  /** @type {{raw: string, nodes: Element[], ended: boolean}[]} */
   #blocks = [];
   #text = "";
   #complete = false;
@@ -158,7 +58,10 @@ export class MarkdownView {
     while (keep > 0 && this.#blocks[keep].nodes.length === 0) keep -= 1;
     const known = this.#blocks.slice(0, keep).reduce((sum, block) => sum + block.raw.length, 0);
     const tokens = blocksOf(text.slice(known));
-    tokens.forEach((token, index) => this.#show(keep + index, token));
+    tokens.forEach((token, index) => {
+      this.#show(keep + index, token);
+      if (complete || index < tokens.length - 1) this.#end(keep + index);
+    });
     this.#truncate(keep + tokens.length);
   }
 
@@ -173,7 +76,22 @@ export class MarkdownView {
     const next = this.#blocks.slice(index).find((block) => block.nodes.length)?.nodes[0] ?? null;
     for (const node of nodes) this.element.insertBefore(node, next);
     old?.nodes.forEach((node) => node.remove());
-    this.#blocks[index] = { raw: token.raw, nodes };
+    this.#blocks[index] = { raw: token.raw, nodes, ended: false };
+  }
+
+  /**
+   * Colour a block's code, once, when nothing more comes to it.
+   * @param {number} index
+   */
+  #end(index) {
+    const block = this.#blocks[index];
+    if (block.ended) return;
+    block.ended = true;
+    for (const node of block.nodes) {
+      /** @type {NodeListOf<HTMLElement>} */
+      const codes = node.querySelectorAll("code[data-language]");
+      for (const code of codes) highlight(code, code.dataset.language ?? "");
+    }
   }
 
   /** @param {number} count */
@@ -185,7 +103,7 @@ export class MarkdownView {
 /**
  * Return a block's elements; its plain text when marked or DOMPurify fails.
  * @param {any} token
- * @returns {ChildNode[]}
+ * @returns {Element[]}
  */
 function elementsOf(token) {
   try {
@@ -193,6 +111,7 @@ function elementsOf(token) {
   } catch {
     const paragraph = document.createElement("p");
     paragraph.className = "plain";
+    paragraph.dir = "auto";
     paragraph.textContent = token.raw;
     return [paragraph];
   }
@@ -200,10 +119,15 @@ function elementsOf(token) {
 
 /** @param {any} token */
 function renderedElements(token) {
-  const html = new Parser(OPTIONS).parse([token]);
   /** @type {DocumentFragment} */
-  const fragment = /** @type {any} */ (DOMPurify).sanitize(html, PURIFY);
+  const fragment = /** @type {any} */ (DOMPurify).sanitize(htmlOf(token), PURIFY);
+  // Each block reads from the side of its own first word; what is inside it follows by the style sheet.
+  for (const block of fragment.children) block.setAttribute("dir", block.matches("pre") ? "ltr" : "auto");
   for (const pre of fragment.querySelectorAll("pre")) codeBlock(pre);
+  for (const formula of fragment.querySelectorAll(".tex")) {
+    typesetFormula(formula);
+    if (formula.matches(".display")) scrollable(formula, "Formula");
+  }
   for (const link of fragment.querySelectorAll("a")) {
     if (!leadsElsewhere(link.getAttribute("href") ?? "")) {
       link.replaceWith(...link.childNodes);
@@ -235,7 +159,7 @@ function scrollable(element, label) {
   const frame = document.createElement("div");
   frame.className = "scrollable";
   frame.tabIndex = 0;
-  frame.setAttribute("role", "region");
+  frame.setAttribute("role", "group"); // a landmark each would be too many
   frame.setAttribute("aria-label", label);
   element.replaceWith(frame);
   frame.append(element);
@@ -246,8 +170,10 @@ function codeBlock(pre) {
   const code = pre.firstElementChild;
   const language = /^language-([\w+#.-]{1,30})$/.exec(code?.className ?? "")?.[1] ?? "";
   code?.removeAttribute("class");
+  if (language) code?.setAttribute("data-language", language);
   const block = document.createElement("div");
   block.className = "code";
+  block.dir = pre.dir = "ltr";
   const head = document.createElement("div");
   head.className = "code-head";
   const name = document.createElement("span");

@@ -15,6 +15,7 @@ export function showChats(chats, currentId, isRunning) {
   const items = chats.map((chat) => {
     const link = document.createElement("a");
     link.href = `#${chat.id}`;
+    link.dir = "auto";
     link.textContent = chat.title || "Untitled";
     if (chat.id === currentId) link.setAttribute("aria-current", "page");
     if (isRunning(chat.id)) link.classList.add("running");

@@ -4,8 +4,9 @@
 const PREFIX = "chat-sse:chat:";
 
 /**
- * @typedef {{code: string, content: string, details: string, requestId: string, retryAfterSeconds: number | null,
+ * @typedef {{code: string, content: string, details: string, requestId: string, retryAt: number | null,
  *   loginUrl?: string | null, asksForKey?: boolean}} Fault
+ *   retryAt: when asking again is of use, in milliseconds since the epoch; null for at once
  * @typedef {object} AnswerRecord
  * @property {"running" | "done" | "failed" | "lost"} state lost: the network was gone for too long, and the
  *   answer may still be there

@@ -1,7 +1,10 @@
 // @ts-check
 /** The conversation on the page: questions, answers, what went wrong with them, and where the reader is. */
 
+import { button, element } from "./dom.js";
+import { FailureView } from "./failure.js";
 import { MarkdownView } from "./markdown.js";
+import { withoutThinking } from "./thinking.js";
 
 /** Within so many pixels of the end the reader counts as following. */
 const FOLLOW_PX = 48;
@@ -15,30 +18,6 @@ const NOTICES = {
   cancelled: "Stopped.",
 };
 
-/**
- * @param {string} tag
- * @param {string} [className]
- * @param {string} [text]
- */
-function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
-}
-
-/**
- * @param {string} label
- * @param {string} action
- * @param {string} [className]
- */
-function button(label, action, className = "quiet") {
-  const made = /** @type {HTMLButtonElement} */ (element("button", className, label));
-  made.type = "button";
-  made.dataset.action = action;
-  return made;
-}
-
 /** One question and its answer. */
 class TurnView {
   /** @param {import("./store.js").Turn} turn */
@@ -46,7 +25,9 @@ class TurnView {
     this.turn = turn;
     this.element = element("section", "turn");
     const question = element("div", "question");
-    question.append(element("h2", "visually-hidden", "Your question"), element("p", "", turn.question));
+    const words = element("p", "", turn.question);
+    words.dir = "auto";
+    question.append(element("h2", "visually-hidden", "Your question"), words);
     this.edit = button("Edit", "edit");
     this.edit.setAttribute("aria-label", "Edit the question");
     question.append(this.edit);
@@ -54,17 +35,18 @@ class TurnView {
     this.answer = element("article", "answer");
     this.reasoning = element("details", "reasoning");
     this.reasoningText = element("p");
+    this.reasoningText.dir = "auto";
     this.reasoning.append(element("summary", "", "Reasoning"), this.reasoningText);
     this.prose = element("div", "prose");
     this.markdown = new MarkdownView(this.prose);
     this.thinking = element("p", "thinking", "Thinking");
     this.thinking.append(element("i"), element("i"), element("i"));
     this.notice = element("p", "notice");
-    this.failure = element("div", "failure");
+    this.failure = new FailureView();
     this.actions = element("div", "actions");
     this.answer.append(
       element("h2", "visually-hidden", "Answer"),
-      this.reasoning, this.prose, this.thinking, this.notice, this.failure, this.actions,
+      this.reasoning, this.prose, this.thinking, this.notice, this.failure.element, this.actions,
     );
     this.element.append(question, this.answer);
   }
@@ -75,15 +57,17 @@ class TurnView {
     const ended = !running;
     this.answer.setAttribute("aria-busy", String(running));
     this.prose.classList.toggle("growing", running && !reconnecting);
-    this.markdown.update(answer.text, ended);
-    this.reasoning.hidden = !answer.reasoning;
-    if (this.reasoningText.textContent !== answer.reasoning) this.reasoningText.textContent = answer.reasoning;
-    this.thinking.hidden = ended || Boolean(answer.text) || reconnecting;
+    const { text, reasoning } = withoutThinking(answer, running);
+    this.markdown.update(text, ended);
+    this.reasoning.hidden = !reasoning;
+    if (this.reasoningText.textContent !== reasoning) this.reasoningText.textContent = reasoning;
+    this.thinking.hidden = ended || Boolean(text) || reconnecting;
     this.edit.hidden = !last || busy;
-    this.#updateNotice(reconnecting, ended);
+    this.#updateNotice(reconnecting, ended, text);
     if (this.shownState !== `${answer.state} ${running} ${last} ${busy}`) {
       this.shownState = `${answer.state} ${running} ${last} ${busy}`;
-      this.#updateFailure(ended ? answer.fault : null, last && !busy);
+      const lost = answer.state === "lost";
+      this.failure.show(ended ? answer.fault : null, { lost, actionable: last && !busy });
       this.#updateActions(ended, last && !busy);
     }
   }
@@ -91,34 +75,15 @@ class TurnView {
   /**
    * @param {boolean} reconnecting
    * @param {boolean} ended
+   * @param {string} text
    */
-  #updateNotice(reconnecting, ended) {
-    const { finishReason, state, text } = this.turn.answer;
+  #updateNotice(reconnecting, ended, text) {
+    const { finishReason, state } = this.turn.answer;
     let notice = reconnecting ? "Connection lost. Reconnecting…" : "";
     if (ended && state === "done") notice = NOTICES[finishReason ?? ""] ?? (text.trim() ? "" : "The answer is empty.");
     this.notice.hidden = !notice;
     this.notice.classList.toggle("waiting", reconnecting);
     if (this.notice.textContent !== notice) this.notice.textContent = notice;
-  }
-
-  /**
-   * @param {import("./store.js").Fault | null} fault
-   * @param {boolean} actionable
-   */
-  #updateFailure(fault, actionable) {
-    this.failure.hidden = !fault;
-    this.failure.replaceChildren();
-    if (!fault) return;
-    this.failure.append(element("p", "", fault.content + waitFor(fault.retryAfterSeconds)));
-    if (actionable) {
-      if (this.turn.answer.state === "lost") this.failure.append(button("Reconnect", "resume", "primary"));
-      else if (fault.loginUrl) this.failure.append(button("Log in", "login", "primary"));
-      else this.failure.append(button("Ask again", "retry", "primary"));
-    }
-    const details = element("details");
-    const facts = [fault.code, fault.details, fault.requestId && `request ${fault.requestId}`];
-    details.append(element("summary", "", "Details"), element("p", "", facts.filter(Boolean).join(" · ")));
-    this.failure.append(details);
   }
 
   /**
@@ -138,11 +103,6 @@ class TurnView {
     const meta = [answer.model, answer.tokens && `${answer.tokens} tokens`].filter(Boolean).join(" · ");
     if (meta) this.actions.append(element("span", "meta", meta));
   }
-}
-
-/** @param {number | null} seconds */
-function waitFor(seconds) {
-  return seconds ? ` The server asks for ${Math.ceil(seconds)} s of patience.` : "";
 }
 
 export class Transcript {
