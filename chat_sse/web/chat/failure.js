@@ -7,6 +7,9 @@ import { button, element } from "./dom.js";
 const WAITING = new Set(["too_many_requests", "too_many_streams", "budget_spent", "overloaded", "server_draining"]);
 const KEY = "This service asks for a key. Your question is sent as soon as you have given it below.";
 
+/** What the service says where it tells no time. */
+const PLEA = / Please (?:wait|try)[^.]*\.$/;
+
 const UNITS = /** @type {const} */ ([
   ["day", 86_400],
   ["hour", 3_600],
@@ -60,7 +63,7 @@ export class FailureView {
   #count(content, at, again) {
     const seconds = (at - Date.now()) / 1_000;
     again.disabled = seconds > 0;
-    this.#words.textContent = `${content} You can ask again ${seconds > 0 ? inWords(seconds) : "now"}.`;
+    this.#words.textContent = `${content.replace(PLEA, "")} You can ask again ${seconds > 0 ? inWords(seconds) : "now"}.`;
     if (seconds <= 0) return;
     const gone = this.#timer !== undefined && !this.element.isConnected;
     if (!gone) this.#timer = setTimeout(() => this.#count(content, at, again), seconds > 180 ? 20_000 : 1_000);

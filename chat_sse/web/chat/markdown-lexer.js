@@ -27,6 +27,32 @@ class AnswerRenderer extends Renderer {
   }
 
   /** @param {any} token */
+  code({ text, lang = "" }) {
+    // The title carries all that stands behind the fence, to be shown.
+    const [language] = lang.split(/\s/, 1);
+    const attributes = `class="language-${escaped(language)}" title="${escaped(lang.trim())}"`;
+    return `<pre><code ${attributes}>${escaped(text)}\n</code></pre>`;
+  }
+
+  /** @param {any} token */
+  def({ raw, href }) {
+    // A note that is written like a link's address.
+    return /^(?:[a-z]+:|[/.#])/i.test(href) ? "" : `<p>${escaped(raw.trim())}</p>`;
+  }
+
+  /** @param {any} token */
+  table(token) {
+    // Cells beyond the head's would be dropped: most often they are a sign in the last one.
+    const lines = token.raw.trim().split("\n").slice(2);
+    token.rows.forEach((/** @type {any[]} */ row, /** @type {number} */ index) => {
+      const cells = (lines[index] ?? "").trim().replace(/^\||(?<!\\)\|$/g, "").split(/(?<!\\)\|/);
+      const rest = cells.slice(row.length).join("|").trim();
+      if (rest) row[row.length - 1].tokens.push({ type: "text", raw: rest, text: ` | ${rest}`, escaped: false });
+    });
+    return super.table(token);
+  }
+
+  /** @param {any} token */
   checkbox({ checked }) {
     return `<span class="task">${checked ? "☑" : "☐"}</span> `;
   }

@@ -169,7 +169,9 @@ function scrollable(element, label) {
 function codeBlock(pre) {
   const code = pre.firstElementChild;
   const language = /^language-([\w+#.-]{1,30})$/.exec(code?.className ?? "")?.[1] ?? "";
+  const told = code?.getAttribute("title") ?? "";
   code?.removeAttribute("class");
+  code?.removeAttribute("title");
   if (language) code?.setAttribute("data-language", language);
   const block = document.createElement("div");
   block.className = "code";
@@ -177,7 +179,7 @@ function codeBlock(pre) {
   const head = document.createElement("div");
   head.className = "code-head";
   const name = document.createElement("span");
-  name.textContent = language || "text";
+  name.textContent = told || "text";
   const copy = document.createElement("button");
   copy.type = "button";
   copy.className = "quiet";
