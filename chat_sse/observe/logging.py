@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
@@ -99,11 +100,15 @@ def _quoted(value: object) -> str:
     return text if text and text.isprintable() and not _DELIMITERS.search(text) else repr(text)
 
 
+DEL = b"\x7f"
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
 class JsonFormatter(_Formatter):
     """One JSON object per line, in printable ASCII, for collectors."""
 
     time_format = "%Y-%m-%dT%H:%M:%S%z"
-    _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode  # ensure_ascii escapes DEL as well
+    _encode_slowly = json.JSONEncoder(separators=(",", ":"), default=str).encode  # escapes DEL as well
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record's object."""
@@ -116,7 +121,11 @@ class JsonFormatter(_Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return self._encode(line)
+        try:
+            text = _encode(line)
+        except UnicodeEncodeError:  # half of a UTF-16 pair
+            return self._encode_slowly(line)
+        return text.decode() if text.isascii() and DEL not in text else self._encode_slowly(line)
 
 
 def _bounded(value: object) -> object:

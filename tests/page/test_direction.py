@@ -47,7 +47,7 @@ def test_each_block_reads_from_its_own_side(visit: Visit, upstream: ScriptedUpst
     reader.page.fill("#question", "سؤال؟")
     assert reader.page.locator("#question").evaluate(DIRECTION) == "rtl"
     check(reader, "right-to-left")
-    reader.page.set_viewport_size(NARROW)
+    reader.page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
     expect(reader.prose.locator("table")).to_be_visible()
     check(reader, "right-to-left-narrow")
 
