@@ -13,15 +13,15 @@ No event is called `error`, which is what EventSource calls a lost connection. I
 """
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import msgspec
-from starlette.responses import Response
+from chat_sse.events import EVENT_ID, Delta, Done, Event, Failure, Reasoning, Start, decode_event
+from chat_sse.formats.base import SCHEMA_REF, Json
+from chat_sse.formats.sse import RETRY, NumberedEncoder, NumberedEvents
 
-from chat_sse.events import EVENT_ID, Delta, Done, Event, Failure, Reasoning, Start, decode_event, event_id
-from chat_sse.formats.base import EVENT_STREAM, SCHEMA_REF, Format, Json, Reading
-from chat_sse.formats.sse import RETRY, Encoder, EventStream
+# An entry's lines, the stream's part of its id, its number.
+_BLOCK = b"%s%s%d\n\n"
 
 # What the reader is told of an answer that is not whole, by its finish reason.
 NOTES = {
@@ -47,37 +47,29 @@ HTML_EVENT: Json = {
 }
 
 
-class HtmlEncoder(Encoder):
-    """Encodes one reading's entries, from its first one on."""
+class HtmlEncoder(NumberedEncoder):
+    """Encodes an entry as one event, or two where there is a note."""
 
-    __slots__ = ("_id", "_next")
-
-    def __init__(self, stream_id: str, first: int) -> None:
-        self._id = stream_id
-        self._next = first
+    __slots__ = ()
 
     def encode(self, entries: Sequence[bytes]) -> bytes:
         """Return consecutive entries as one piece of the body."""
-        first = self._next
+        first, head = self._next, self._id
         self._next = first + len(entries)
-        blocks = [
-            b"".join((*_blocks(entry), f"id: {event_id(self._id, seq)}\n\n".encode()))
-            for seq, entry in enumerate(entries, first)
-        ]
-        return b"".join((RETRY, *blocks)) if first == 0 else b"".join(blocks)
+        blocks = b"".join([_BLOCK % (_lines(entry), head, seq) for seq, entry in enumerate(entries, first)])
+        return RETRY + blocks if first == 0 else blocks
 
     def encode_fault(self, event: bytes) -> bytes:
         """Return the error without an id, as `SseEncoder` does."""
-        return b"".join((*_blocks(event), b"\n"))
+        return b"%s\n\n" % _lines(event)
 
 
-def _blocks(entry: bytes) -> Iterator[bytes]:
-    """Yield an entry's events; the last one lacks its blank line, so that an id can follow."""
+def _lines(entry: bytes) -> bytes:
+    """Return an entry's events; the last one lacks the end of its last line, so that an id can follow."""
     name, fragment, note = _fragments(decode_event(entry))
-    if note:
-        yield f"data: {note}\n\n".encode()
-    yield f"event: {name}\n".encode() if name else b""
-    yield f"data: {fragment}\n".encode()
+    before = f"data: {note}\n\n" if note else ""
+    named = f"event: {name}\n" if name else ""
+    return f"{before}{named}data: {fragment}".encode()
 
 
 def _fragments(event: Event) -> tuple[str, str, str]:
@@ -108,25 +100,11 @@ def _escape(text: str) -> str:
     return html.escape(text).replace("\r", "&#13;").replace("\n", "<br>")
 
 
-class HtmlFormat(Format):
+class HtmlFormat(NumberedEvents):
     """For `sse-connect="…/ask?format=html&q=…&id=…"`."""
 
     name = "html"
-    media_type = EVENT_STREAM
-    resumable = True
-    has_ids = True
     summary = "?format=html: escaped fragments for htmx"
     schema: ClassVar[Json] = {"$ref": SCHEMA_REF.format(name="HtmlEvent")}
-    is_sequential = True
     components: ClassVar[Mapping[str, Json]] = {"HtmlEvent": HTML_EVENT}
-
-    def respond(self, reading: Reading) -> Response:
-        """Return the event stream."""
-        encoder = HtmlEncoder(reading.stream_id, reading.after + 1)
-        return EventStream(reading, encoder, self._delivery, max_age_seconds=self._delivery.max_age_seconds)
-
-    @staticmethod
-    def example(entries: Sequence[bytes]) -> str:
-        """Return the stream of a whole answer."""
-        stream_id = msgspec.json.decode(entries[0], type=Start).id
-        return HtmlEncoder(stream_id, 0).encode(entries).decode()
+    encoder = HtmlEncoder

@@ -73,14 +73,20 @@ class Encoder:
             yield self.encode_fault(as_ascii(msgspec.json.encode(failure(exc, reading.request_id))))
 
 
-class SseEncoder(Encoder):
-    """Encodes one reading's entries, from its first one on."""
+class NumberedEncoder(Encoder):
+    """Encodes one reading's entries, from its first one on, each with its number as its id."""
 
     __slots__ = ("_id", "_next")
 
     def __init__(self, stream_id: str, first: int) -> None:
-        self._id = f"\nid: {stream_id}.".encode()
+        self._id = f"\nid: {stream_id}.".encode()  # the number follows
         self._next = first
+
+
+class SseEncoder(NumberedEncoder):
+    """Encodes an entry as the data of one event."""
+
+    __slots__ = ()
 
     def encode(self, entries: Sequence[bytes]) -> bytes:
         """Return consecutive entries as one piece of the body."""
@@ -210,25 +216,32 @@ SERVER_SENT_EVENT: Json = {
 }
 
 
-class SseFormat(Format):
-    """The default format, and the one that can do everything."""
+class NumberedEvents(Format):
+    """A format whose events carry their numbers, so that a reader can come back after any of them."""
 
-    name = "sse"
     media_type = EVENT_STREAM
     resumable = True
     has_ids = True
-    summary = "The default"
-    schema: ClassVar[Json] = {"$ref": SCHEMA_REF.format(name="ServerSentEvent")}
     is_sequential = True
-    components: ClassVar[Mapping[str, Json]] = {"ServerSentEvent": SERVER_SENT_EVENT}
+    encoder: ClassVar[type[NumberedEncoder]]
 
     def respond(self, reading: Reading) -> Response:
         """Return the event stream."""
-        encoder = SseEncoder(reading.stream_id, reading.after + 1)
+        encoder = self.encoder(reading.stream_id, reading.after + 1)
         return EventStream(reading, encoder, self._delivery, max_age_seconds=self._delivery.max_age_seconds)
 
-    @staticmethod
-    def example(entries: Sequence[bytes]) -> str:
+    @classmethod
+    def example(cls, entries: Sequence[bytes]) -> str:
         """Return the stream of a whole answer."""
         stream_id = msgspec.json.decode(entries[0], type=Start).id
-        return SseEncoder(stream_id, 0).encode(entries).decode()
+        return cls.encoder(stream_id, 0).encode(entries).decode()
+
+
+class SseFormat(NumberedEvents):
+    """The default format, and the one that can do everything."""
+
+    name = "sse"
+    summary = "The default"
+    schema: ClassVar[Json] = {"$ref": SCHEMA_REF.format(name="ServerSentEvent")}
+    components: ClassVar[Mapping[str, Json]] = {"ServerSentEvent": SERVER_SENT_EVENT}
+    encoder = SseEncoder
