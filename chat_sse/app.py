@@ -20,10 +20,10 @@ from chat_sse.access.hosts import TrustedHost
 from chat_sse.access.links import Links
 from chat_sse.access.opening import open_ways
 from chat_sse.access.origin import Origins
+from chat_sse.access.paths import RootPath, TrailingSlash
 from chat_sse.access.principal import Authenticate, BeforeAsk
 from chat_sse.api.cors import Cors
 from chat_sse.api.error_responses import ErrorMiddleware, handle_chat_error, handle_http_exception
-from chat_sse.api.paths import RootPath, TrailingSlash
 from chat_sse.api.service import Service, handle_unauthenticated
 from chat_sse.errors import ChatError, Unauthenticated
 from chat_sse.lifetime import Lifetime, StartOnDemand

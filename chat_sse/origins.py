@@ -8,7 +8,7 @@ is not let in because of a slash is hard to find out about.
 import re
 from ipaddress import IPv6Address
 
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 # Of pages that an app shell or a browser's extension brings. Their hosts may be ids that no site's owner can
 # know before: Firefox makes one up for each installation, VS Code for each view.
 _APP_SCHEMES = (
@@ -34,7 +34,7 @@ def origin_regex(text: str) -> str:
     scheme = scheme.lower()
     if not mark:
         raise ValueError("an origin begins with its scheme, as https://chat.example.org does")
-    if scheme not in (*_DEFAULT_PORTS, *_APP_SCHEMES):
+    if scheme not in (*DEFAULT_PORTS, *_APP_SCHEMES):
         raise ValueError(f"the scheme must be one of http, https, {', '.join(_APP_SCHEMES)}")
     if re.search(r"[/?#@\\\s]", authority):
         raise ValueError("an origin ends with its host and port: no path, no slash, no user name")
@@ -50,14 +50,14 @@ def _host(host: str, scheme: str, authority: str) -> str:
         raise ValueError("only one * may stand in an origin")
     if host.startswith("["):
         return re.escape(f"[{_compressed(host[1:-1])}]")
-    if scheme in _DEFAULT_PORTS:
+    if scheme in DEFAULT_PORTS:
         host = host.lower()
     first, _, parent = host.partition(".")
     if "*" in parent:
         raise ValueError("a * stands for the first label of a host, or for the port")
     if first != "*":
         return re.escape(host)
-    if not parent and scheme in _DEFAULT_PORTS:
+    if not parent and scheme in DEFAULT_PORTS:
         raise ValueError("a * is no host; * as the only entry lets any page in")
     if parent and "." not in parent and parent != "localhost":
         raise ValueError("a * under a top-level domain would let anybody's pages in")
@@ -72,7 +72,7 @@ def _compressed(address: str) -> str:
 
 
 def _port(port: str | None, scheme: str) -> str:
-    if port is None or port == _DEFAULT_PORTS.get(scheme):
+    if port is None or port == DEFAULT_PORTS.get(scheme):
         return ""
     if port == "*":
         return "(?::[0-9]{1,5})?"

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from chat_sse.api.paths import TrailingSlash
+from chat_sse.access.paths import TrailingSlash
 from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, parse_sse, serve
 from tests.support.upstream import ScriptedUpstream

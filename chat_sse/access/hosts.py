@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chat_sse.access.address import is_unix_socket
 from chat_sse.access.headers import shown
+from chat_sse.access.paths import own_path
 from chat_sse.errors import Misdirected
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -55,7 +56,7 @@ class TrustedHost:
         if self._any or not name or name in self._names:
             return True
         if self._configured:
-            return _is_address(name.decode("latin-1")) and _is_health_check(scope)
+            return _is_address(name.decode("latin-1")) and own_path(scope) in HEALTH_PATHS
         # The socket counts as well: another server may listen elsewhere than the settings say.
         server, is_unix = scope.get("server"), is_unix_socket(scope)
         if server is None or not (is_unix or _is_address(server[0])):  # no socket at all
@@ -64,12 +65,7 @@ class TrustedHost:
             return False
         if self._authenticated or _is_address(name.decode("latin-1")):
             return True
-        return _is_health_check(scope)
-
-
-def _is_health_check(scope: Scope) -> bool:
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")) in HEALTH_PATHS
+        return own_path(scope) in HEALTH_PATHS
 
 
 def is_loopback(host: str) -> bool:

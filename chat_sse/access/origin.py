@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from chat_sse.access.headers import shown
 from chat_sse.errors import ForbiddenOrigin
-from chat_sse.origins import origin_regex
+from chat_sse.origins import DEFAULT_PORTS, origin_regex
 
 # As `Host` holds them where a proxy writes it.
-_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+_DEFAULT_PORTS = {scheme.encode(): f":{port}".encode() for scheme, port in DEFAULT_PORTS.items()}
 
 _UNNAMED = "a browser asks by URL only where it names its page, in Origin or Referer"
 

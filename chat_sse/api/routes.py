@@ -10,9 +10,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from chat_sse.access.headers import header
+from chat_sse.access.paths import public_path
 from chat_sse.access.principal import principal_of
 from chat_sse.api.me import me
-from chat_sse.api.paths import public_path
 from chat_sse.api.request_body import check_media_type, question_in_url, receive_body
 from chat_sse.api.request_fields import place_of, prefers_async
 from chat_sse.api.service import caller_of, own_limits, policy_for, service_of

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chat_sse.access.paths import public_path
 from chat_sse.web.assets import Asset, asset_of, served_files
 
 ASSETS = Path(__file__).parent / "assets"
@@ -69,8 +69,7 @@ class Pages:
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document of this service."""
-        path = quote(request.scope.get("root_path", "").strip("/"))
-        return await self._openapi_under(f"/{path}" if path else "").respond(request)
+        return await self._openapi_under(public_path(request.scope)).respond(request)
 
     async def swagger_ui(self, request: Request) -> Response:
         """Try the service out, with Swagger UI."""

@@ -52,8 +52,14 @@ class TrailingSlash:
         return self.app(scope, receive, send)
 
 
-def public_path(scope: Scope, path: str) -> str:
-    """Return the path of this site that leads to one of the service's own."""
-    root = scope.get("root_path", "")
+def public_path(scope: Scope, path: str = "") -> str:
+    """Return the path of this site that leads to one of the service's own; by default, what it lies under."""
+    root = scope.get("root_path", "").strip("/")
     # With two slashes at its beginning it would name a host.
-    return f"/{quote(root.strip('/'))}{path}" if root.strip("/") else path
+    return f"/{quote(root)}{path}" if root else path
+
+
+def own_path(scope: Scope) -> str:
+    """Return a request's path without what the service lies under."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
