@@ -31,9 +31,7 @@ from chat_sse.observe.logging import RequestLog, quiet_content_loggers
 from chat_sse.observe.opening import make_metrics, make_tracing, measure, traced_requests
 from chat_sse.opening import (
     all_routes,
-    check_default_format,
-    check_root_path,
-    check_store,
+    check_settings,
     make_service,
     open_limits,
     open_store,
@@ -72,10 +70,7 @@ class ChatService:
         when a setting is wrong.
         """
         self.settings = settings or load_settings(os.environ)
-        check_default_format(self.settings)
-        check_root_path(self.settings)
-        if store is None:
-            check_store(self.settings)
+        check_settings(self.settings, has_store=store is not None)
         self._ways = open_ways(self.settings, asks_application=authenticate is not None)
         self._metrics, self._tracing = make_metrics(self.settings), make_tracing(self.settings)
         quiet_content_loggers()

@@ -1,6 +1,6 @@
 """From the settings to the parts of the service. Only `app.py` and what starts it call this."""
 
-import importlib.util
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 from starlette.routing import Route
@@ -20,10 +20,12 @@ from chat_sse.limits.counts import Counts
 from chat_sse.limits.memory import MemoryCounts
 from chat_sse.limits.plan import Plan
 from chat_sse.limits.rates import Rate
+from chat_sse.observe.opening import watching_faults
 from chat_sse.policy import Policy
 from chat_sse.relay.deadlines import Timeouts
 from chat_sse.relay.relay import CLEANUP_SECONDS, Relay
 from chat_sse.settings import Settings, SettingsError, variable
+from chat_sse.settings.extras import extra_faults
 from chat_sse.stores.base import Store
 from chat_sse.stores.memory import MemoryStore
 from chat_sse.upstreams.base import Upstream
@@ -32,33 +34,48 @@ from chat_sse.web import chat as page
 from chat_sse.web.docs.pages import documentation
 
 
-def check_default_format(settings: Settings) -> None:
-    """Raises SettingsError when there is no format with the default's name."""
-    names = [kind.name for kind in FORMATS]
-    if settings.default_format.lower() not in names:
-        raise SettingsError([f"{variable('default_format')} must be one of {', '.join(names)}"])
-
-
 def all_routes() -> list[Route]:
     """Return the routes of the service, its pages and its documentation."""
     serving = [*routes(), *page.routes()]
     return [*serving, *documentation(serving, document)]
 
 
-def check_root_path(settings: Settings) -> None:
-    """Raises SettingsError for a root path that could be taken for a path of the service's own."""
+def check_settings(settings: Settings, *, has_store: bool = False) -> None:
+    """Raises SettingsError with all that would keep the parts from being opened. Nothing connects.
+
+    `has_store`: the store is another than the settings say. The ways in are checked by `open_ways`.
+    """
+    faults = [
+        *_format_faults(settings),
+        *_root_path_faults(settings),
+        *(() if has_store else _store_faults(settings)),
+        *watching_faults(settings),
+    ]
+    if faults:
+        raise SettingsError(faults)
+
+
+def _format_faults(settings: Settings) -> Iterator[str]:
+    names = [kind.name for kind in FORMATS]
+    if settings.default_format.lower() not in names:
+        yield f"{variable('default_format')} must be one of {', '.join(names)}"
+
+
+def _root_path_faults(settings: Settings) -> Iterator[str]:
+    """Yield that a root path could be taken for a path of the service's own."""
     first = (settings.root_path or "").split("/")[:2]
     if any(route.path.split("/")[:2] == first for route in all_routes()):
-        raise SettingsError([f"{variable('root_path')} must not begin as a path of the service itself does"])
+        yield f"{variable('root_path')} must not begin as a path of the service itself does"
 
 
-def check_store(settings: Settings) -> None:
-    """Check that the store could be opened, without connecting. Raises SettingsError."""
+def _store_faults(settings: Settings) -> Iterator[str]:
+    """Yield why the store could not be opened."""
     if settings.redis_url is None and settings.workers == 1:
         return
-    if importlib.util.find_spec("redis") is None:
-        cause = variable("workers" if settings.redis_url is None else "redis_url")
-        raise SettingsError([f"{cause} needs the extra `redis`: pip install 'chat-sse[redis]'"])
+    cause = variable("workers" if settings.redis_url is None else "redis_url")
+    if missing := extra_faults(cause, "redis", "redis"):
+        yield from missing
+        return
     if settings.redis_url is None:
         return
     from chat_sse.redis_access import connector  # noqa: PLC0415  (part of an extra)
@@ -66,7 +83,7 @@ def check_store(settings: Settings) -> None:
     try:
         connector(settings.redis_url)
     except ValueError as exc:
-        raise SettingsError([f"CHAT_SSE_REDIS_URL cannot be used: {exc}"]) from None
+        yield f"CHAT_SSE_REDIS_URL cannot be used: {exc}"
 
 
 async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:

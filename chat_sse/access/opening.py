@@ -1,11 +1,10 @@
 """From the settings to what tells callers apart."""
 
-import importlib.util
-
 from chat_sse.access.authentication import TokenReader, Ways
 from chat_sse.access.keys import KeyRing
-from chat_sse.settings import Settings, SettingsError
+from chat_sse.settings import Settings, SettingsError, variable
 from chat_sse.settings.callers import ANONYMOUS, JWT, KEYS, PROXY
+from chat_sse.settings.extras import extra_faults
 
 
 def open_ways(settings: Settings, *, asks_application: bool = False) -> Ways:
@@ -27,8 +26,8 @@ def open_ways(settings: Settings, *, asks_application: bool = False) -> Ways:
 
 
 def _tokens(settings: Settings, key: str) -> TokenReader:
-    if importlib.util.find_spec("jwt") is None or importlib.util.find_spec("cryptography") is None:
-        raise SettingsError(["CHAT_SSE_JWT_KEY needs the extra `jwt`: pip install 'chat-sse[jwt]'"])
+    if faults := extra_faults(variable("jwt_key"), "jwt", "jwt", "cryptography"):
+        raise SettingsError(faults)
     from chat_sse.access.jwks import JwksKeys  # noqa: PLC0415 - part of an extra
     from chat_sse.access.jwt import StaticKey, Tokens  # noqa: PLC0415
 

@@ -1,9 +1,9 @@
 """From the settings to what watches the service: the part of the composition root that is about that.
 
-Only `app.py` and the server call it. Nothing of the extras `metrics` and `otel` is imported unless it is on.
+Only the root itself and the server call it, after `watching_faults`. Nothing of the extras `metrics` and
+`otel` is imported unless it is on.
 """
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
@@ -11,38 +11,26 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 
 from chat_sse import __version__
-from chat_sse.settings import Settings, SettingsError, variable
+from chat_sse.settings import Settings, variable
+from chat_sse.settings.extras import extra_faults
 
 if TYPE_CHECKING:
     from chat_sse.observe.metrics import Metrics
     from chat_sse.observe.tracing import Tracing
 
 
-def check_watching(settings: Settings) -> None:
-    """Raises SettingsError when metrics or traces are asked for without what they need."""
-    faults = []
-    if settings.metrics_port is not None and not _is_installed("prometheus_client"):
-        faults.append(
-            f"{variable('metrics_port')} needs the extra `metrics`: pip install 'chat-sse[metrics]'"
-        )
-    if settings.traces and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
-        faults.append(f"{variable('traces')} needs the extra `otel`: pip install 'chat-sse[otel]'")
-    if faults:
-        raise SettingsError(faults)
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of a package that it is in
-        return False
+def watching_faults(settings: Settings) -> Iterator[str]:
+    """Yield that metrics or traces are asked for without what they need."""
+    if settings.metrics_port is not None:
+        yield from extra_faults(variable("metrics_port"), "metrics", "prometheus_client")
+    if settings.traces:
+        yield from extra_faults(variable("traces"), "otel", "opentelemetry.exporter.otlp.proto.http")
 
 
 def make_tracing(settings: Settings) -> "Tracing | None":
-    """Return what makes spans, if any are wanted. Raises SettingsError."""
+    """Return what makes spans, if any are wanted."""
     if not settings.traces:
         return None
-    check_watching(settings)
     from chat_sse.observe.tracing import Tracing  # noqa: PLC0415 - see above
 
     return Tracing(__version__)
@@ -58,10 +46,9 @@ def traced_requests(tracing: "Tracing | None") -> list[Middleware]:
 
 
 def make_metrics(settings: Settings) -> "Metrics | None":
-    """Return what counts, if anything is to be counted. Raises SettingsError."""
+    """Return what counts, if anything is to be counted."""
     if settings.metrics_port is None:
         return None
-    check_watching(settings)
     from chat_sse.observe.metrics import Metrics  # noqa: PLC0415 - see above
 
     return Metrics()

@@ -5,13 +5,12 @@ Nothing is paid and nothing is started: Redis is asked for its mode, each upstre
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Set
 
 import click
 
 from chat_sse.access.opening import open_ways
-from chat_sse.observe.opening import check_watching
-from chat_sse.opening import check_default_format, check_root_path, check_store
+from chat_sse.opening import check_settings
 from chat_sse.server.own_redis import RedisMissing, find_program
 from chat_sse.settings import Settings, SettingsError, load_settings, shown
 from chat_sse.upstreams.local import find_local_model
@@ -51,19 +50,8 @@ def _settings() -> tuple[Settings | None, list[str]]:
         settings = load_settings(os.environ)
     except SettingsError as exc:
         return None, exc.faults
-    checks: tuple[Callable[[Settings], object], ...] = (
-        *(
-            check_default_format,
-            check_root_path,
-            check_store,
-            check_watching,
-            open_ways,
-            _check_local_model,
-            _check_program,
-        ),
-    )
     faults: list[str] = []
-    for examine in checks:
+    for examine in (check_settings, open_ways, _check_local_model, _check_program):
         try:
             examine(settings)
         except SettingsError as exc:

@@ -17,8 +17,8 @@ from chat_sse.access.address import UNIX
 from chat_sse.access.hosts import is_loopback
 from chat_sse.access.opening import open_ways
 from chat_sse.observe.logging import configure_logging
-from chat_sse.observe.opening import check_watching, workers_metrics
-from chat_sse.opening import check_default_format, check_root_path, check_store
+from chat_sse.observe.opening import workers_metrics
+from chat_sse.opening import check_settings
 from chat_sse.server.own_redis import OwnRedis, RedisMissing, find_program
 from chat_sse.server.protocol import BoundedProtocol
 from chat_sse.server.sockets import CannotListen, bound_unread_bytes, unix_socket
@@ -54,12 +54,9 @@ def serve() -> None:
     try:
         settings = load_settings(os.environ)
         configure_logging(settings.log_level, settings.log_format)
-        check_default_format(settings)
-        check_root_path(settings)
-        model_name = _check_upstream(settings)
-        check_store(settings)
+        check_settings(settings)
         open_ways(settings)
-        check_watching(settings)
+        model_name = _check_upstream(settings)
         own_redis = _start_redis(settings)
     except (SettingsError, LocalModelUnavailable, RedisMissing) as exc:
         for fault in getattr(exc, "faults", [str(exc)]):
