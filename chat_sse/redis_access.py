@@ -74,8 +74,7 @@ async def find_fault(url: str) -> str | None:
     connection = connector(url)()
     try:
         async with asyncio.timeout(2 * SOCKET_SECONDS):
-            await connection.send_command("INFO", "server")  # connects first
-            mode = mode_of(await connection.read_response())
+            mode = await server_mode(connection)  # connects first
     except (AuthenticationError, NoPermissionError):
         return "refuses the user or the password"
     except ResponseError:
@@ -88,6 +87,12 @@ async def find_fault(url: str) -> str | None:
     finally:
         await connection.disconnect(nowait=True)
     return None if mode == SINGLE else wrong_mode(mode)
+
+
+async def server_mode(connection: Connection) -> str:
+    """Ask a server for its mode, such as "standalone". Raises RedisError or OSError."""
+    await connection.send_command("INFO", "server")
+    return mode_of(await connection.read_response())
 
 
 def mode_of(info: bytes) -> str:

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from chat_sse.errors import StoreUnavailable
 from chat_sse.figures import Figure
-from chat_sse.redis_access import SINGLE, Command, RoundTrips, connector, mode_of, unavailable, wrong_mode
+from chat_sse.redis_access import SINGLE, Command, RoundTrips, connector, server_mode, unavailable, wrong_mode
 from chat_sse.stores.redis.commands import Commands
 from chat_sse.stores.redis.scripts import EPOCH, SCRIPTS
 
@@ -110,8 +110,7 @@ class Client:
         Before the first, find out the server's mode: scripts and channels here are those of a single one.
         """
         if not self.mode:
-            await connection.send_command("INFO", "server")
-            self.mode = mode_of(await connection.read_response())
+            self.mode = await server_mode(connection)
             if self.mode != SINGLE:
                 raise RedisError
         _, _, *arguments = self.epoch()
