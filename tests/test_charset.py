@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from chat_sse.events import as_ascii
 from chat_sse.formats import FORMATS
+from tests.support.readme import README
 from tests.support.service import HELLO, RunningService
 from tests.support.tables import Matrix
 from tests.support.upstream import Finish, Reason, Reset, Say, ScriptedUpstream
@@ -98,6 +98,5 @@ def test_what_is_escaped_is_the_same_json(text: str) -> None:
 
 
 def test_the_readme_names_the_version_that_is_tested() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    [row] = [line for line in readme.split("\n") if line.startswith("| `requests` |")]
+    [row] = [line for line in README.split("\n") if line.startswith("| `requests` |")]
     assert row.endswith(f"| {VERSION} |")

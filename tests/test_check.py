@@ -2,10 +2,8 @@
 
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import msgspec
@@ -16,6 +14,7 @@ from chat_sse.settings import Settings, variable
 from tests.support.ports import free_port
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.upstream import ScriptedUpstream
+from tests.support.web import Handler, web_server
 from tests.test_cli import run
 from tests.test_redis_urls import sentinel
 
@@ -35,23 +34,13 @@ def check(folder: Path, exit_code: int, **env: str) -> list[str]:
 def answering(status: int, body: bytes, context: ssl.SSLContext | None = None) -> Iterator[str]:
     """A server that answers every GET so; gives its base URL."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Models(Handler):
         def do_GET(self) -> None:
             assert self.path == "/v1/models"
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(status, body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
+    with web_server(Models, tls=context) as port:
+        yield f"{'https' if context else 'http'}://127.0.0.1:{port}/v1"
 
 
 def test_all_is_well_and_nothing_was_paid(tmp_path: Path, upstream: ScriptedUpstream) -> None:

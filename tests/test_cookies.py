@@ -8,8 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Literal
 
 import httpx2
 import pytest
@@ -20,6 +19,7 @@ from tests.support.browser import FLAGS
 from tests.support.service import HELLO, RunningService, ask, serve, until
 from tests.support.tokens import SECRET, token
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream, Silence
+from tests.support.web import EMPTY_PAGE, Handler, web_server
 from tests.test_origin import ATTACKS
 
 SameSite = Literal["Lax", "None", "Strict"]
@@ -55,29 +55,18 @@ WITH_COOKIES = {
 def site() -> Iterator[int]:
     """The port of a web server that gives an empty page under any name."""
 
-    class Site(BaseHTTPRequestHandler):
+    class Site(Handler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
+            headers = {"Content-Type": "text/html"}
             path, _, same_site = self.path.partition("?")
             if path == "/login":  # browsers want `Secure` with None; names of this machine count as secure
                 session = token("ada", key=None, aud=None)
                 secure = "; Secure" if same_site == "None" else ""
-                self.send_header(
-                    "Set-Cookie", f"session={session}; HttpOnly; Path=/; SameSite={same_site}{secure}"
-                )
-            self.end_headers()
-            self.wfile.write(b'<!doctype html><link rel="icon" href="data:,"><title>page</title>')
+                headers["Set-Cookie"] = f"session={session}; HttpOnly; Path=/; SameSite={same_site}{secure}"
+            self.reply(200, EMPTY_PAGE, **headers)
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join(5)
+    with web_server(Site) as port:
+        yield port
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from tests.support.metrics import Metrics
 from tests.support.nginx import run_nginx
 from tests.support.ports import free_port
 from tests.support.prometheus import run_prometheus
+from tests.support.readme import README
 from tests.support.redis_server import RedisServer
 from tests.support.reverse_proxies import shown
 from tests.support.service import ask, serve
@@ -27,7 +28,6 @@ from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
 
 ROOT = Path(__file__).parent.parent
 PACK = ROOT / ".deploy"
-README = (ROOT / "README.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SHOWN = shown("nginx")
 VARIABLES = {variable(field) for field in Settings.__struct_fields__}

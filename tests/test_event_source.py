@@ -6,7 +6,6 @@ The page is the shortest that is right: it makes up the question's id once and k
 import re
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from tests.support.proxy import BadNetwork
 from tests.support.service import RunningService, serve
 from tests.support.tables import Matrix
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
+from tests.support.web import Handler, web_server
 
 PATIENCE_MS = 30_000
 # Longer than the two seconds after which the stream's `retry` sends EventSource back.
@@ -40,28 +40,18 @@ PAGE = b"""<!doctype html>
 """
 
 
-class Site(BaseHTTPRequestHandler):
+class Site(Handler):
     """Serves the page under any path."""
 
     def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(PAGE)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        self.reply(200, PAGE, **{"Content-Type": "text/html"})
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """The origin of a web site that is not the service's."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join(5)
+    with web_server(Site) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -17,24 +15,22 @@ from tests.support.ports import free_port
 from tests.support.readme import README, code_block
 from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
 from tests.support.streams import streaming
-from tests.support.tokens import reply, token
+from tests.support.tokens import token
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
+from tests.support.web import Handler, web_server
 
 FORGED = {"X-Forwarded-User": "admin", "X-Auth-Request-User": "admin", "Remote-User": "admin"}
 
 
-class Authority(BaseHTTPRequestHandler):
+class Authority(Handler):
     """Knows people by a cookie that holds their name, as oauth2-proxy does by one that it can read."""
 
     def do_GET(self) -> None:
         found = re.search(r"_oauth2_proxy=(\w+)", self.headers.get("Cookie", ""))
         if self.path == "/oauth2/auth" and found:
-            reply(self, 202, b"", **{"X-Auth-Request-User": found[1]})
+            self.reply(202, b"", **{"X-Auth-Request-User": found[1]})
         else:
-            reply(self, 401 if self.path == "/oauth2/auth" else 200, b"log in here")
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+            self.reply(401 if self.path == "/oauth2/auth" else 200, b"log in here")
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +43,12 @@ def behind(
     port, folder = free_port(), tmp_path_factory.mktemp("nginx")
     with ExitStack() as stack:
         service = stack.enter_context(serve(env))
-        server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Authority))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        stack.callback(server.shutdown)
+        authority = stack.enter_context(web_server(Authority))
         config = code_block("nginx", "auth_request")
         for shown, real in (
             ("listen 80;", f"listen 127.0.0.1:{port};"),
             ("http://127.0.0.1:8000", service.url),
-            ("127.0.0.1:4180", f"127.0.0.1:{server.server_address[1]}"),
+            ("127.0.0.1:4180", f"127.0.0.1:{authority}"),
         ):
             assert shown in config
             config = config.replace(shown, real)

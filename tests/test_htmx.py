@@ -5,9 +5,7 @@ import re
 import threading
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -16,10 +14,12 @@ from playwright.sync_api import Browser, Dialog, Page, expect
 from tests.support.browser import chromium
 from tests.support.long_answer import PATIENT
 from tests.support.proxy import BadNetwork
+from tests.support.readme import README, code_block
 from tests.support.service import RunningService, serve
 from tests.support.tables import Matrix
 from tests.support.upstream import Finish, Hold, Reason, Reset, Say, ScriptedUpstream, Silence
-from tests.test_readme import ADDRESS, README, example
+from tests.support.web import Handler, web_server
+from tests.test_readme import ADDRESS
 
 MODULES = Path(__file__).parent / "clients" / "node_modules"
 WAIT_MS = 20_000
@@ -70,32 +70,22 @@ def served(url: str) -> dict[str, str]:
     path, _, service = url.partition("?")
     if script := SCRIPTS.get("/" + path.rpartition("/")[2]):
         return {"body": script.read_text(), "content_type": "text/javascript"}
-    page = example("html", "htmx.min.js").replace(ADDRESS, service) if service else OF_HTMX_4
+    page = code_block("html", "htmx.min.js").replace(ADDRESS, service) if service else OF_HTMX_4
     return {"body": page, "content_type": "text/html"}
 
 
-class Site(BaseHTTPRequestHandler):
+class Site(Handler):
     """Serves the README's page and its scripts; the query is the service's address."""
 
     def do_GET(self) -> None:
         found = served(self.path)
-        self.send_response(200)
-        self.send_header("Content-Type", found["content_type"])
-        self.end_headers()
-        self.wfile.write(found["body"].encode())
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        self.reply(200, found["body"].encode(), **{"Content-Type": found["content_type"]})
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://localhost:{server.server_address[1]}/"
-        server.shutdown()
-        thread.join(5)
+    with web_server(Site) as port:
+        yield f"http://localhost:{port}/"
 
 
 class Chat:

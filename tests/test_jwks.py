@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ from tests.support.tokens import (
     claims,
     jwk,
     jwks_server,
-    reply,
     rsa_key,
     token,
 )
 from tests.support.upstream import ScriptedUpstream
+from tests.support.web import Handler
 
 
 @pytest.fixture
@@ -80,11 +79,11 @@ def test_pages_and_health_checks_need_no_keys(upstream: ScriptedUpstream, jwks: 
     assert jwks.requests == []
 
 
-def hang(request: BaseHTTPRequestHandler) -> None:
+def hang(request: Handler) -> None:
     time.sleep(8)
 
 
-def drip(request: BaseHTTPRequestHandler) -> None:
+def drip(request: Handler) -> None:
     request.send_response(200)
     request.end_headers()
     with suppress(OSError):  # the other side has had enough
@@ -93,11 +92,11 @@ def drip(request: BaseHTTPRequestHandler) -> None:
             time.sleep(0.1)
 
 
-def cut(request: BaseHTTPRequestHandler) -> None:
+def cut(request: Handler) -> None:
     request.connection.shutdown(socket.SHUT_RDWR)
 
 
-def endless(request: BaseHTTPRequestHandler) -> None:
+def endless(request: Handler) -> None:
     request.send_response(200)
     request.end_headers()
     with suppress(OSError):
@@ -105,17 +104,17 @@ def endless(request: BaseHTTPRequestHandler) -> None:
             request.wfile.write(b'{"keys": [' + b" " * 65536)
 
 
-AWAY: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {
-    "an error": lambda request: reply(request, 500),
-    "an empty body": lambda request: reply(request, 200),
-    "a page": lambda request: reply(request, 200, b"<!doctype html>"),
-    "no set": lambda request: reply(request, 200, b'{"key": []}'),
-    "a list": lambda request: reply(request, 200, b"[]"),
-    "keys that are none": lambda request: reply(request, 200, b'{"keys": ["one"]}'),
-    "nested without end": lambda request: reply(request, 200, b"[" * 100_000),
-    "another alphabet": lambda request: reply(request, 200, b'{"keys": [{"kty": "\xff"}]}'),
-    "too much": lambda request: reply(request, 200, b" " * (MAX_SET_BYTES + 1)),
-    "a redirect": lambda request: reply(request, 302, Location="/elsewhere"),
+AWAY: dict[str, Callable[[Handler], None]] = {
+    "an error": lambda request: request.reply(500),
+    "an empty body": lambda request: request.reply(200),
+    "a page": lambda request: request.reply(200, b"<!doctype html>"),
+    "no set": lambda request: request.reply(200, b'{"key": []}'),
+    "a list": lambda request: request.reply(200, b"[]"),
+    "keys that are none": lambda request: request.reply(200, b'{"keys": ["one"]}'),
+    "nested without end": lambda request: request.reply(200, b"[" * 100_000),
+    "another alphabet": lambda request: request.reply(200, b'{"keys": [{"kty": "\xff"}]}'),
+    "too much": lambda request: request.reply(200, b" " * (MAX_SET_BYTES + 1)),
+    "a redirect": lambda request: request.reply(302, Location="/elsewhere"),
     "a cut": cut,
     "without end": endless,
     "silence": hang,

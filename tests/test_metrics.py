@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import QUICK
 from tests.support.metrics import Metrics
+from tests.support.readme import README
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, events, refused_start, serve, until, workers_of
 from tests.support.streams import asking, attaching
 from tests.support.upstream import Finish, Hold, Pause, Refuse, Reset, Say, ScriptedUpstream, Silence
 
 ON = {**QUICK, "CHAT_SSE_METRICS_PORT": "0", "CHAT_SSE_IDLE_TIMEOUT": "30"}
-README = (Path(__file__).parent.parent / "README.md").read_text()
 CALL = "gen_ai_client_inference"
 # Nobody's name, address or id: of each label there are as many values as models, codes and parts.
 LABELS = {

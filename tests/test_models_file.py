@@ -8,10 +8,9 @@ import pytest
 
 from chat_sse.settings import Settings, SettingsError, load_settings
 from tests.conftest import QUICK
+from tests.support.readme import README
 from tests.support.service import HELLO, ask, events, serve, text_of
 from tests.support.upstream import ScriptedUpstream
-
-README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def load(folder: Path, text: str, **environ: str) -> Settings:

@@ -1,9 +1,7 @@
 """Foreign web pages spend nothing: neither what their headers say, nor what a real browser makes of them."""
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
@@ -17,6 +15,7 @@ from tests.conftest import QUICK
 from tests.support.browser import chromium
 from tests.support.service import HELLO, RunningService, ask, events, serve
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
+from tests.support.web import EMPTY_PAGE, Handler, web_server
 
 EVIL = "https://evil.example"
 PAGE = "http://localhost:3000"  # allowed by default
@@ -173,28 +172,18 @@ async def test_where_the_socket_listens_counts_as_well_as_the_setting(server: An
 # A real browser
 
 
-class Site(BaseHTTPRequestHandler):
+class Site(Handler):
     """An empty page under any path."""
 
     def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><link rel=icon href=data:,><body></body>")
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        self.reply(200, EMPTY_PAGE, **{"Content-Type": "text/html"})
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """A web site on a port of its own; its host name decides how foreign it is."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield str(server.server_address[1])
-        server.shutdown()
-        thread.join(5)
+    with web_server(Site) as port:
+        yield str(port)
 
 
 @pytest.fixture(scope="module")

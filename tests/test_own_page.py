@@ -18,12 +18,12 @@ from tests.page.reader import WAIT_MS, Reader
 from tests.support.browser import chromium
 from tests.support.nginx import run_nginx
 from tests.support.ports import free_port
+from tests.support.readme import README
 from tests.support.reverse_proxies import shown
 from tests.support.service import RunningService, serve
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 LINE = "proxy_set_header Host $http_host;"
-README = (Path(__file__).parent.parent / "README.md").read_text()
 
 Nginx = Callable[[str], AbstractContextManager[str]]
 

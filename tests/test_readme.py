@@ -3,7 +3,6 @@
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,18 +11,11 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.support.browser import chromium
+from tests.support.readme import code_block
 from tests.support.service import RunningService, parse_sse, serve
 from tests.support.upstream import Finish, Pause, Say, ScriptedUpstream
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
 ADDRESS = "http://127.0.0.1:8000"
-
-
-def example(language: str, holding: str) -> str:
-    """Give the one code block in a language that holds a text."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    [found] = [block for block in blocks if holding in block]
-    return str(found)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +36,8 @@ def shape(stream: bytes) -> list[dict[str, Any]]:
 
 
 def test_the_curl_example_shows_what_the_readme_says() -> None:
-    command = example("sh", "curl -N")
-    shown = example("text", "retry: 2000").replace("…\n\n", "").encode() + b"\n"
+    command = code_block("sh", "curl -N")
+    shown = code_block("text", "retry: 2000").replace("…\n\n", "").encode() + b"\n"
     with serve() as embedded:
         done = subprocess.run(
             ["bash", "-c", command.replace(ADDRESS, embedded.url)],
@@ -64,7 +56,7 @@ def test_the_examples_for_a_page_run_in_a_browser(
     at_the_service: Page, service: RunningService, upstream: ScriptedUpstream, holding: str
 ) -> None:
     upstream.answer(Say("Hel"), Pause(0.7), Say("lo, "), Say("世界"), Finish())
-    code = example("js", holding).replace(ADDRESS, service.url)
+    code = code_block("js", holding).replace(ADDRESS, service.url)
     until_closed = (
         "while (globalThis.source?.readyState < 2) await new Promise((done) => setTimeout(done, 20));"
     )
@@ -78,12 +70,12 @@ def test_the_client_modules_example_runs_in_a_browser(
     at_the_service: Page, service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(Say("Hel"), Pause(0.7), Say("lo"), Finish())
-    code = example("js", "ask.js").replace(ADDRESS, service.url)
+    code = code_block("js", "ask.js").replace(ADDRESS, service.url)
     code = re.sub(r'^import (\{.*\}) from (".*");', r"const \1 = await import(\2);", code)
     assert at_the_service.evaluate(f"async () => {{ {code}\nreturn text; }}") == "Hello"
     assert upstream.paid_calls == 1
 
 
 def test_the_error_bodys_example_has_the_fields_that_errors_have(service: RunningService) -> None:
-    shown = msgspec.json.decode(example("json", "for the person"))
+    shown = msgspec.json.decode(code_block("json", "for the person"))
     assert set(shown) == set(httpx2.get(f"{service.url}/nowhere").json())

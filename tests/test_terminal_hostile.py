@@ -5,7 +5,6 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.service import RunningService
 from tests.support.upstream import Finish, Say, ScriptedUpstream
+from tests.support.web import Handler, web_server
 from tests.test_terminal import run, terminal
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -96,7 +96,7 @@ def stranger(
     found: list[tuple[str, str, str | None]] = []
     left = list(bodies)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Hostile(Handler):
         def do_POST(self) -> None:
             found.append((self.command, self.path, self.headers["Authorization"]))
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -108,19 +108,10 @@ def stranger(
             if held is not None and self.command == "POST":
                 held.wait(20)
 
-        do_GET = do_DELETE = do_POST  # noqa: N815 - the base class's names
+        do_GET = do_DELETE = do_POST
 
-        def log_message(self, *_: Any) -> None:
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield Stranger(f"http://127.0.0.1:{server.server_address[1]}", found)
-        finally:
-            server.shutdown()
-            thread.join(10)
+    with web_server(Hostile) as port:
+        yield Stranger(f"http://127.0.0.1:{port}", found)
 
 
 def event(event_id: str, **fields: Any) -> bytes:

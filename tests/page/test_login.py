@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -15,6 +13,7 @@ from tests.support.ports import free_port
 from tests.support.service import RunningService, serve
 from tests.support.tokens import SECRET, token
 from tests.support.upstream import Finish, Say, ScriptedUpstream
+from tests.support.web import Handler, web_server
 
 OTHER_HOST = "a request to another host"
 
@@ -27,7 +26,7 @@ class LoginServer:
         self.visits: list[str] = []
         owner = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Login(Handler):
             def do_GET(self) -> None:
                 [back] = parse_qs(urlsplit(self.path).query)["next"]
                 owner.visits.append(back)
@@ -38,21 +37,12 @@ class LoginServer:
                     self.send_header("Set-Cookie", f"session={session}; Path=/; HttpOnly; SameSite=Lax")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = web_server(Login, port=port)
 
     @contextmanager
     def running(self) -> Iterator["LoginServer"]:
-        thread = Thread(target=self._server.serve_forever)
-        thread.start()
-        try:
+        with self._server:
             yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.support.web import Handler, web_server
 
 SECONDS = 15.0
 KINDS = {2: "server", 3: "client"}
@@ -40,21 +40,15 @@ class Collector:
         self.raw = b""
         collector = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Receiver(Handler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 assert self.path == "/v1/traces"
                 collector.take(gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.reply(200, **{"Content-Type": "application/x-protobuf"})
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = web_server(Receiver)
+        self.url = ""  # once it is entered
 
     def take(self, body: bytes) -> None:
         """Keep what a request brought."""
@@ -73,14 +67,13 @@ class Collector:
         return found[-1]
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.__enter__()}"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.__exit__(kind, exc, traceback)
 
 
 def _span(span: Any) -> Span:

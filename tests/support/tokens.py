@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import RSAAlgorithm
+
+from tests.support.web import Handler, web_server
 
 ISSUER = "https://login.example.org/"
 AUDIENCE = "chat"
@@ -73,26 +73,17 @@ class JwksServer:
 
     def __init__(self, *names: str) -> None:
         self.keys = [jwk(name) for name in names]
-        self.answer: Callable[[BaseHTTPRequestHandler], None] | None = None
+        self.answer: Callable[[Handler], None] | None = None
         self.requests: list[str] = []
         self.url = ""
 
-    def respond(self, request: BaseHTTPRequestHandler) -> None:
+    def respond(self, request: Handler) -> None:
         """Answer one request."""
         self.requests.append(request.path)
         if self.answer is not None:
             self.answer(request)
             return
-        reply(request, 200, json.dumps({"keys": self.keys}).encode())
-
-
-def reply(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", /, **headers: str) -> None:
-    """Send one response."""
-    request.send_response(status)
-    for name, value in {"Content-Length": str(len(body)), **headers}.items():
-        request.send_header(name, value)
-    request.end_headers()
-    request.wfile.write(body)
+        request.reply(200, json.dumps({"keys": self.keys}).encode())
 
 
 @contextmanager
@@ -100,23 +91,10 @@ def jwks_server(*names: str, tls: ssl.SSLContext | None = None) -> Iterator[Jwks
     """Run one with the keys of these names."""
     jwks = JwksServer(*names)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Publisher(Handler):
         def do_GET(self) -> None:
             jwks.respond(self)
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        port = server.server_address[1]
+    with web_server(Publisher, tls=tls) as port:
         jwks.url = f"https://localhost:{port}/jwks" if tls else f"http://127.0.0.1:{port}/jwks"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield jwks
-        finally:
-            server.shutdown()
-            thread.join(5)
+        yield jwks
