@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx2
@@ -17,10 +18,17 @@ from chat_sse.records import AnsweredQuestion
 from chat_sse.settings import Settings
 from chat_sse.upstreams.generator import Generate, GeneratorUpstream
 from tests.conftest import QUICK
-from tests.support.hosts import Host, host
 from tests.support.readme import code_block
 from tests.support.redis_server import RedisServer
-from tests.support.service import HELLO, ask, events, text_of, until
+from tests.support.service import (
+    HELLO,
+    RunningService,
+    ask,
+    events,
+    serve_under_uvicorn,
+    text_of,
+    until,
+)
 from tests.support.upstream import Cut, Finish, Refuse, Say, ScriptedUpstream, Silence
 
 SHOWN = (
@@ -33,14 +41,19 @@ SHOWN += 'app = Starlette(routes=[Mount("/chat", app=chat)])\n'
 ALICE = {"x-user": "alice"}
 
 
+def mounted(folder: Path, env: Mapping[str, str]) -> AbstractContextManager[RunningService]:
+    (folder / "application.py").write_text(SHOWN)
+    return serve_under_uvicorn("application:app", folder, env)
+
+
 @pytest.fixture
-def shown(tmp_path: Path) -> Iterator[Host]:
+def shown(tmp_path: Path) -> Iterator[RunningService]:
     """The README's example, mounted."""
-    with host(tmp_path, SHOWN, {}) as running:
+    with mounted(tmp_path, {}) as running:
         yield running
 
 
-def test_the_example_answers_knows_who_asks_refuses_and_keeps(shown: Host) -> None:
+def test_the_example_answers_knows_who_asks_refuses_and_keeps(shown: RunningService) -> None:
     chat = f"{shown.url}/chat"
     answer = ask(chat, headers=ALICE)
     assert [event["type"] for event in events(answer)] == ["start", "reasoning", *["delta"] * 3, "done"]
@@ -58,7 +71,7 @@ def test_the_example_answers_knows_who_asks_refuses_and_keeps(shown: Host) -> No
     ]
 
 
-def test_a_link_to_an_answer_works_for_whoever_has_it(shown: Host) -> None:
+def test_a_link_to_an_answer_works_for_whoever_has_it(shown: RunningService) -> None:
     accepted = httpx2.post(f"{shown.url}/chat/ask", json=HELLO, headers={**ALICE, "Prefer": "respond-async"})
     assert text_of(events(httpx2.get(shown.url + accepted.headers["location"]))) == "Hello, you there."
 
@@ -264,7 +277,7 @@ async def test_a_question_is_changed_or_refused_before_it_costs_and_never_for_a_
 
 def test_with_keys_an_application_is_asked_about_the_others_alone(tmp_path: Path) -> None:
     key = "canary-0123456789"
-    with host(tmp_path, SHOWN, {**QUICK, "CHAT_SSE_API_KEYS": f"robot:{key}"}) as running:
+    with mounted(tmp_path, {**QUICK, "CHAT_SSE_API_KEYS": f"robot:{key}"}) as running:
         chat = f"{running.url}/chat"
         assert ask(chat, headers={"Authorization": f"Bearer {key}"}).status_code == 200
         assert ask(chat, headers=ALICE).status_code == 200

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx2
@@ -14,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.conftest import QUICK
-from tests.support.service import RunningService, ask, events, parse_sse, serve
+from tests.support.service import RunningService, ask, events, parse_sse, serve, serve_under_uvicorn
 from tests.support.streams import asking, streaming
 from tests.support.upstream import Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence
 
@@ -135,39 +134,16 @@ def test_under_plain_uvicorn_it_serves_drains_and_keeps_questions_out_of_the_acc
     gate = threading.Event()
     upstream.answer(Say("first"), Hold(gate), Finish())
     env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_SHUTDOWN_GRACE": "0.5"}
-    arguments = ["chat_sse.app:create_app", "--factory", "--port", "0"]
-    log = tmp_path / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *arguments],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd()), **env},
-            cwd=tmp_path,
-            stderr=output,
-            stdout=output,
-        )
-    try:
-        url = wait_for(log, r"http://127\.0\.0\.1:\d+")
-        with httpx2.stream("GET", f"{url}/ask", params={"q": "canary"}, timeout=30) as response:
+    with serve_under_uvicorn("chat_sse.app:create_app", tmp_path, env, "--factory") as service:
+        with httpx2.stream("GET", f"{service.url}/ask", params={"q": "canary"}, timeout=30) as response:
             pieces = response.iter_raw()
             seen = b""
             while b"first" not in seen:
                 seen += next(pieces)
-            process.send_signal(signal.SIGTERM)
+            service.process.send_signal(signal.SIGTERM)
             seen += b"".join(pieces)
         gate.set()
-        process.wait(20)
+        service.process.wait(20)
         assert parse_sse(seen)[-1][1]["error"] == "server_draining"
-        assert "canary" not in log.read_text()
-        assert '"GET /ask HTTP/1.1" 200' in log.read_text()
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-def wait_for(file: Path, pattern: str) -> str:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if match := re.search(pattern, file.read_text()):
-            return match[0]
-        time.sleep(0.02)
-    raise AssertionError(file.read_text())
+        assert "canary" not in service.log()
+        assert '"GET /ask HTTP/1.1" 200' in service.log()

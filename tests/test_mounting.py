@@ -14,9 +14,8 @@ from chat_sse.messages import Question
 from chat_sse.settings import Settings
 from chat_sse.upstreams.generator import GeneratorUpstream
 from tests.conftest import QUICK
-from tests.support.hosts import Host, host
 from tests.support.readme import code_block
-from tests.support.service import HELLO, ask, events, text_of
+from tests.support.service import HELLO, RunningService, ask, events, serve_under_uvicorn, text_of
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
 
 STARLETTE = code_block("python", "Mount(")
@@ -70,23 +69,28 @@ HOSTS = {
 class Run(Protocol):
     """Runs an application that has the service at `/chat`."""
 
-    def __call__(self, source: str) -> AbstractContextManager[Host]: ...
+    def __call__(self, source: str) -> AbstractContextManager[RunningService]: ...
 
 
 @pytest.fixture
 def run(upstream: ScriptedUpstream, tmp_path: Path) -> Run:
     env: Mapping[str, str] = {**QUICK, "OPENAI_BASE_URL": upstream.base_url}
-    return lambda source: host(tmp_path, source, env)
+
+    def run_application(source: str) -> AbstractContextManager[RunningService]:
+        (tmp_path / "application.py").write_text(source)
+        return serve_under_uvicorn("application:app", tmp_path, env)
+
+    return run_application
 
 
 @pytest.fixture(params=HOSTS)
-def hosting(request: pytest.FixtureRequest, run: Run) -> Iterator[Host]:
+def hosting(request: pytest.FixtureRequest, run: Run) -> Iterator[RunningService]:
     with run(HOSTS[request.param]) as running:
         yield running
 
 
 def test_a_question_is_answered_read_again_and_stopped_under_the_mount(
-    hosting: Host, upstream: ScriptedUpstream
+    hosting: RunningService, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(Say("Grüße "), Say("von unten"), Finish())
     chat = f"{hosting.url}/chat"

@@ -1,18 +1,15 @@
 """A format that is one file and one line is negotiated, served and documented; on any server of ASGI."""
 
 import os
-import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
 
 from tests.conftest import QUICK
-from tests.support.service import HELLO, parse_sse, serve
+from tests.support.service import HELLO, parse_sse, serve, serve_under_uvicorn
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
 
 
@@ -21,28 +18,13 @@ def url(
     request: pytest.FixtureRequest, upstream_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The service with the toy format, under plain uvicorn."""
-    folder = tmp_path_factory.mktemp("toy")
-    log = folder / "log"
-    arguments = ["tests.support.toy_format:create_app", "--factory", "--port", "0", "--http", request.param]
     env = {**QUICK, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *arguments],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd()), **env},
-            cwd=folder,
-            stderr=output,
-            stdout=output,
-        )
-    try:
-        deadline = time.monotonic() + 30
-        while not (match := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
-        yield match[0]
-        assert "Traceback" not in log.read_text()
-    finally:
-        process.kill()
-        process.wait(10)
+    arguments = ("--factory", "--http", request.param)
+    with serve_under_uvicorn(
+        "tests.support.toy_format:create_app", tmp_path_factory.mktemp("toy"), env, *arguments
+    ) as running:
+        yield running.url
+        assert "Traceback" not in running.log()
 
 
 def test_it_is_negotiated_and_served(url: str, upstream: ScriptedUpstream) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
 
 
 class RunningService:
-    """A `chat-sse` process that listens on `url`, or on `unix:/path`. `log()` is what it wrote."""
+    """A server process that listens on `url`, or on `unix:/path`. `log()` is what it wrote."""
 
     def __init__(self, process: subprocess.Popen[bytes], log_file: Path) -> None:
         self.process = process
@@ -76,29 +76,35 @@ def serve(
 ) -> Iterator[RunningService]:
     """Run `python -m chat_sse` on a free loopback port, with no settings but these; end it at the exit."""
     limited = () if open_files is None else ("sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh")
-    with tempfile.TemporaryDirectory() as folder:
-        log_file = Path(folder) / "log"
-        environ = {
-            "PATH": os.environ["PATH"],
-            "CHAT_SSE_PORT": "0",
-            "CHAT_SSE_LOG_FORMAT": "text",
-            "PYTHONPATH": str(Path.cwd()),
-            **FAR_LIMITS,
-        }
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [*limited, sys.executable, "-W", "error", "-m", "chat_sse", *arguments],
-                cwd=folder,  # where no .env lies
-                env={**environ, **(env or {})},
-                stderr=log,
-                stdout=log,
-            )
-        try:
-            yield RunningService(process, log_file)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait(STOP_SECONDS)
+    command = [*limited, sys.executable, "-W", "error", "-m", "chat_sse", *arguments]
+    environ = {"CHAT_SSE_PORT": "0", "CHAT_SSE_LOG_FORMAT": "text", **(env or {})}
+    with tempfile.TemporaryDirectory() as folder, running(command, Path(folder), environ) as service:
+        yield service
+
+
+@contextmanager
+def serve_under_uvicorn(
+    application: str, folder: Path, env: Mapping[str, str], *arguments: str
+) -> Iterator[RunningService]:
+    """Run an application, named as uvicorn wants it, under plain uvicorn; end it at the exit."""
+    command = [sys.executable, "-m", "uvicorn", application, "--port", "0", *arguments]
+    with running(command, folder, env) as service:
+        yield service
+
+
+@contextmanager
+def running(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Iterator[RunningService]:
+    """Run a server in a folder, where no `.env` lies, with no environment but this; end it at the exit."""
+    log_file = folder / "log"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd()), **FAR_LIMITS, **env}
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
+    try:
+        yield RunningService(process, log_file)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(STOP_SECONDS)
 
 
 def parse_sse(body: bytes) -> list[tuple[str, dict[str, Any]]]:
