@@ -342,6 +342,18 @@ def test_a_worker_that_dies_is_replaced(environment: Mapping[str, str], upstream
         assert service.terminate() == 0
 
 
+def test_a_worker_that_is_still_starting_when_its_supervisor_dies_ends_too(
+    environment: Mapping[str, str],
+) -> None:
+    with serve(environment, "--workers", "2") as service:
+        first = workers_of(service)
+        os.kill(first[0], signal.SIGKILL)
+        until(lambda: bool(set(workers_of(service)) - set(first)))
+        [newcomer] = set(workers_of(service)) - set(first)
+        assert service.terminate(signal.SIGKILL) == -signal.SIGKILL
+        until(lambda: not Path(f"/proc/{newcomer}").exists(), seconds=30)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the workers share one socket")
 def test_connections_that_come_together_are_spread_over_the_workers(environment: Mapping[str, str]) -> None:
     with serve(environment, "--workers", "2") as service, ExitStack() as stack:

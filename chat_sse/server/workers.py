@@ -95,9 +95,10 @@ def _tune_gc() -> None:
 class WorkerServer(DrainingServer):
     """The server in a worker process, which only its supervisor ends."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, supervisor: int) -> None:
+        """`supervisor`: its process id."""
         super().__init__(config)
-        self._supervisor = os.getppid()
+        self._supervisor = supervisor
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ignore SIGINT: Ctrl-C reaches the whole group, and the supervisor then sends SIGTERM."""
@@ -125,6 +126,7 @@ class Worker(Process):
         super().__init__(config, [listening])
         self._log_as = log_as
         self._lifeline = lifeline
+        self._supervisor = os.getpid()  # known here: it may die before the worker could ask for it
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Run the server; called in the new process."""
@@ -135,7 +137,7 @@ class Worker(Process):
     def server(self) -> uvicorn.Server:
         """Return the worker's server."""
         if self._server is None:
-            self._server = WorkerServer(self.config)
+            self._server = WorkerServer(self.config, self._supervisor)
         return self._server
 
 
