@@ -15,6 +15,20 @@ pytest_plugins = ["tests.support.tables"]
 # The long form: building the image takes five minutes.
 collect_ignore = [] if "CHAT_SSE_TEST_CONTAINER" in os.environ else ["test_container.py"]
 
+# The files that wait for the longest begin first, so that the others run beside them and not after them.
+LONGEST = (
+    *("test_rolling_restart", "test_many_processes", "test_collector", "test_install", "test_draining"),
+    *("test_real_servers", "test_docs_pages", "test_event_source", "test_bench", "test_root_path"),
+    *("test_metrics", "test_jwks", "test_limits_service", "test_own_redis", "test_redis_service"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first. Their tests keep their order."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
+
+
 # A shell that runs the suite in the background has Ctrl-C ignored, and every program that a test starts would
 # inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
