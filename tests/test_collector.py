@@ -1,5 +1,7 @@
 """No answer is left to the garbage collector, however it ends: what it leaves would stay for minutes."""
 
+import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from chat_sse.relay.readers import Readers
+from chat_sse.stores.base import Log, LogSpec
+from chat_sse.stores.memory import MemoryStore
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, serve
 from tests.support.upstream import Eof, Finish, Refuse, Reset, Say, ScriptedUpstream, Silence
@@ -88,3 +93,35 @@ def test_no_answer_is_left_to_the_garbage_collector(
         assert service.terminate() == 0
         left = int(service.wait_for_log(r"objects left: \d+").rpartition(" ")[2])
     assert left < questions
+
+
+class SlowStore(MemoryStore):
+    """One that other processes share, and that takes its time to tell of them."""
+
+    def __init__(self) -> None:
+        super().__init__(ttl_seconds=60, max_kept=10, max_kept_bytes=1_000_000)
+        self.asked = asyncio.Event()
+
+    async def idle_elsewhere(self, log: Log) -> float:  # noqa: ARG002
+        self.asked.set()
+        await asyncio.sleep(60)
+        return 0.0
+
+
+async def test_an_answer_that_ends_while_its_readers_elsewhere_are_counted_is_not_left_either() -> None:
+    store = SlowStore()
+    log = await store.create(LogSpec(stream_id="a" * 32))
+    assert log is not None
+    gc.collect()
+    gc.disable()
+    try:
+        readers = Readers(log, store, 0.0, lambda: None)
+        with readers.reading(resumes=False, resumable=False):
+            pass
+        await asyncio.wait_for(store.asked.wait(), 5)
+        readers.close()
+        del readers
+        await asyncio.sleep(0.1)  # the cancelled count ends
+        assert not any(isinstance(one, Readers) for one in gc.get_objects())
+    finally:
+        gc.enable()

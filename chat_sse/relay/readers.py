@@ -68,6 +68,7 @@ class Readers:
             self._timer.cancel()
         if self._check:
             self._check.cancel()
+            self._check = None  # its traceback refers to this
 
     def _start_grace(self, seconds: float) -> None:
         if self._count == 0 and self._on_orphaned is not None and not self._log.sealed:
