@@ -18,6 +18,7 @@ import httpx2
 import msgspec
 
 from chat_sse.formats.sse import HEARTBEAT
+from tests.support.preloaded import ForkedProcess, Start, start_preloaded
 
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0
@@ -35,10 +36,13 @@ FAR_LIMITS = {
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
 
 
+Process = subprocess.Popen[bytes] | ForkedProcess
+
+
 class RunningService:
     """A server process that listens on `url`, or on `unix:/path`. `log()` is what it wrote."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log_file: Path) -> None:
+    def __init__(self, process: Process, log_file: Path) -> None:
         self.process = process
         self._log_file = log_file
         self.url = self._wait_for_url()
@@ -75,11 +79,15 @@ def serve(
     env: Mapping[str, str] | None = None, *arguments: str, open_files: int | None = None
 ) -> Iterator[RunningService]:
     """Run `python -m chat_sse` on a free loopback port, with no settings but these; end it at the exit."""
-    limited = () if open_files is None else ("sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh")
-    command = [*limited, sys.executable, "-W", "error", "-m", "chat_sse", *arguments]
-    environ = {"CHAT_SSE_PORT": "0", "CHAT_SSE_LOG_FORMAT": "text", **(env or {})}
-    with tempfile.TemporaryDirectory() as folder, running(command, Path(folder), environ) as service:
-        yield service
+    environ = _environ({"CHAT_SSE_PORT": "0", "CHAT_SSE_LOG_FORMAT": "text", **(env or {})})
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
+        if any(name.startswith("PYTHON") for name in env or {}):
+            command = [sys.executable, "-W", "error", "-m", "chat_sse", *arguments]
+            process: Process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
+        else:
+            process = start_preloaded(Start(arguments, folder, environ, open_files), log)
+        with _ended_at_exit(process, Path(log.name)) as service:
+            yield service
 
 
 @contextmanager
@@ -95,10 +103,18 @@ def serve_under_uvicorn(
 @contextmanager
 def running(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Iterator[RunningService]:
     """Run a server in a folder, where no `.env` lies, with no environment but this; end it at the exit."""
-    log_file = folder / "log"
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd()), **FAR_LIMITS, **env}
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=_environ(env), stderr=log, stdout=log)
+        with _ended_at_exit(process, Path(log.name)) as service:
+            yield service
+
+
+def _environ(env: Mapping[str, str]) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd()), **FAR_LIMITS, **env}
+
+
+@contextmanager
+def _ended_at_exit(process: Process, log_file: Path) -> Iterator[RunningService]:
     try:
         yield RunningService(process, log_file)
     finally:
