@@ -17,7 +17,7 @@ from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, ask, events, refused_start, serve, text_of, until
 from tests.support.streams import streaming
 from tests.support.tokens import AUDIENCE, ISSUER, SECRET, bearer, claims, jwk, pem, rsa_key, token
-from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream, Silence
+from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
 
 KEY = "machine-canary-0123456789abcdef"
 EXPECTED = {"CHAT_SSE_JWT_ISSUER": ISSUER, "CHAT_SSE_JWT_AUDIENCE": AUDIENCE}
@@ -193,7 +193,7 @@ def test_a_wrong_credential_is_not_made_up_for_by_the_next(service: RunningServi
 def test_an_answer_is_its_persons_who_comes_back_with_a_new_token(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
-    upstream.answer(Say("secret"), Silence())
+    upstream.answer(*(step for _ in range(40) for step in (Say("secret"), Pause(0.5))), Finish())
     body = {**HELLO, "id": "chat-1"}
     ada = bearer(token("ada"), **{"Prefer": "respond-async", "Idempotency-Key": "k"})
     location = ask(service.url, body, headers=ada).headers["content-location"]

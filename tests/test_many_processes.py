@@ -144,7 +144,7 @@ def test_a_drain_lets_questions_end_that_were_on_their_way(
 ) -> None:
     service = start(shutdown_grace="15")
     upstream.answer(*slowly(*WORDS), Finish())
-    readers = [Reader() for _ in range(150)]
+    readers = [Reader() for _ in range(80)]
     with ThreadPoolExecutor(len(readers)) as pool:
         asked = [pool.submit(reader.ask, service) for reader in readers]
         upstream.wait_for_calls(5)

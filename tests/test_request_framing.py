@@ -79,12 +79,15 @@ def test_endless_bytes_behind_an_answered_request_end_its_connection_without_a_s
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
-def test_endless_bytes_with_a_request_that_needs_none_are_431(
+def test_endless_bytes_with_a_request_that_needs_none_get_one_answer(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     flood = HEALTH + CHUNKED + b"1\r\nx\r\n0\r\n" + trailers(30 * MEBI)
     with unharmed(service, upstream):
-        assert refusal(attack(service, flood)) == (431, "head_too_large")
+        answer = attack(service, flood)
+    # Whether they are seen before the request is answered is the network's choice.
+    assert answer.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 200 "))
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_endless_trailers_leave_an_answer_that_has_begun_whole(
