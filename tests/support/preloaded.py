@@ -1,7 +1,7 @@
 """Starts the service out of a process that has imported it already, as a preloading server does.
 
 Importing takes most of a second of CPU time, and the tests start the service some hundred times. One process
-for each of pytest's imports it once; for a start it forks, and the fork runs `python -m chat_sse` from there.
+for each of pytest's imports it once; for a start it forks, and the fork does what `python -m chat_sse` would.
 Between the two stands a small process that waits for the service's end and tells its exit code.
 """
 
@@ -30,6 +30,7 @@ _MAX_REQUEST_BYTES = 150_000
 class Start(NamedTuple):
     """What a start is told."""
 
+    module: str
     arguments: Sequence[str]
     folder: str
     environ: Mapping[str, str]
@@ -74,7 +75,7 @@ class ForkedProcess:
 
 
 def start_preloaded(start: Start, log: IO[bytes]) -> ForkedProcess:
-    """Start `python -W error -m chat_sse` with these arguments; what it writes goes into `log`."""
+    """Start `python -W error -m <module>` with these arguments; what it writes goes into `log`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         socket.send_fds(_preloaded(), [json.dumps(start).encode()], [log.fileno(), theirs.fileno()])
@@ -141,8 +142,8 @@ def _run(start: Start) -> None:
     time.tzset()
     if start.open_files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (start.open_files, start.open_files))
-    sys.argv = ["chat_sse", *start.arguments]
-    runpy.run_module("chat_sse", run_name="__main__", alter_sys=True)
+    sys.argv = [start.module, *start.arguments]
+    runpy.run_module(start.module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

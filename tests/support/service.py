@@ -76,16 +76,22 @@ class RunningService:
 
 @contextmanager
 def serve(
-    env: Mapping[str, str] | None = None, *arguments: str, open_files: int | None = None
+    env: Mapping[str, str] | None = None,
+    *arguments: str,
+    open_files: int | None = None,
+    module: str = "chat_sse",
 ) -> Iterator[RunningService]:
-    """Run `python -m chat_sse` on a free loopback port, with no settings but these; end it at the exit."""
+    """Run `python -m chat_sse` on a free loopback port, with no settings but these; end it at the exit.
+
+    `module`: what runs instead.
+    """
     environ = _environ({"CHAT_SSE_PORT": "0", "CHAT_SSE_LOG_FORMAT": "text", **(env or {})})
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         if any(name.startswith("PYTHON") for name in env or {}):
-            command = [sys.executable, "-W", "error", "-m", "chat_sse", *arguments]
+            command = [sys.executable, "-W", "error", "-m", module, *arguments]
             process: Process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
         else:
-            process = start_preloaded(Start(arguments, folder, environ, open_files), log)
+            process = start_preloaded(Start(module, arguments, folder, environ, open_files), log)
         with _ended_at_exit(process, Path(log.name)) as service:
             yield service
 
