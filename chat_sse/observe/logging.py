@@ -226,9 +226,7 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            del state[
-                "server_send"
-            ]  # it refers to this scope: a cycle that only the garbage collector would free
+            del state["server_send"]  # refers to this scope: a cycle
             error: str | None = state.get("error")
             if self._observe is not None:
                 self._observe(status, error)
