@@ -1,11 +1,14 @@
-"""The command line: `chat-sse` serves, `chat-sse ask "…"` asks.
+"""The command line: `chat-sse` serves, `chat-sse ask "…"` asks, `chat-sse chat` is a conversation.
 
 A command imports its packages when it runs, so that asking does not load the server's, nor serving the
 terminal's.
 """
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,6 +29,17 @@ Exit codes:
   3    the service cannot be reached
   4    the service refused the question
   130  stopped by Ctrl-C
+"""
+
+CHAT_HELP = """Talk to a running service. Needs the extra `chat`.
+
+\b
+Enter        sends the question
+Esc, Enter   begins a new line; several lines can be pasted
+Ctrl-C       stops the answer, and not the program
+Ctrl-D       leaves
+/model NAME  asks another model; /model alone lists them
+/new NAME    begins a new conversation, or continues that of a name
 """
 
 CHECK_HELP = """Find what would keep the service from answering. Nothing is asked that costs anything.
@@ -82,16 +96,46 @@ def check() -> None:
     sys.exit(find_faults())
 
 
+def _of_a_client(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which service is asked, and how."""
+    url = "http://127.0.0.1:8000"
+    for option in (
+        click.option("--chat", metavar="NAME", help="Continue this conversation, or begin it."),
+        click.option("--model", help="One of those that the service offers."),
+        click.option(
+            "--key", envvar="CHAT_SSE_KEY", help="A key or token; sent as a bearer.", show_envvar=True
+        ),
+        click.option("--url", envvar="CHAT_SSE_URL", default=url, show_default=True, show_envvar=True),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End by Ctrl-C as programs do; click would say "Aborted!" and exit with 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 @main.command(help=ASK_HELP, short_help="Ask a running service from the terminal.")
 @click.argument("question", nargs=-1)
-@click.option(
-    "--url", envvar="CHAT_SSE_URL", default="http://127.0.0.1:8000", show_default=True, show_envvar=True
-)
-@click.option("--key", envvar="CHAT_SSE_KEY", help="A key or token; sent as a bearer.", show_envvar=True)
-@click.option("--model", help="One of those that the service offers.")
-@click.option("--chat", metavar="NAME", help="Continue this conversation, or begin it.")
-def ask(question: tuple[str, ...], url: str, key: str | None, model: str | None, chat: str | None) -> None:
+@_of_a_client
+def ask(question: tuple[str, ...], **options: Any) -> None:
     """Ask a running service."""
-    from chat_sse.terminal.command import ask_in_terminal  # noqa: PLC0415 - see above
+    with _interruptible():
+        from chat_sse.terminal.command import ask_in_terminal  # noqa: PLC0415 - see above
 
-    sys.exit(ask_in_terminal(" ".join(question), url=url, key=key, model=model, chat=chat))
+        sys.exit(ask_in_terminal(" ".join(question), **options))
+
+
+@main.command(help=CHAT_HELP, short_help="Talk to a running service in the terminal.")
+@_of_a_client
+def chat(**options: Any) -> None:
+    """Talk to a running service."""
+    with _interruptible():
+        from chat_sse.terminal.command import chat_in_terminal  # noqa: PLC0415 - see above
+
+        sys.exit(chat_in_terminal(**options))

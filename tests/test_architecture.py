@@ -46,6 +46,7 @@ LIBRARIES = {
     "opentelemetry": ("observe/", "upstreams/opening.py", "upstreams/traced.py"),
     "platformdirs": ("terminal/", "upstreams/local_file.py"),
     "prometheus_client": ("observe/",),
+    "prompt_toolkit": ("terminal/conversation.py",),
     "redis": ("limits/redis", "redis_access.py", "stores/redis/"),
     "rich": ("terminal/",),
     "sse_starlette": ("app.py", "formats/"),

@@ -11,13 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from chat_sse.terminal.telling import in_words
 from tests.conftest import QUICK
 from tests.support.proxy import BadNetwork
 from tests.support.service import RunningService, serve
@@ -64,6 +66,10 @@ class Terminal:
         self._handle = handle
         self.output = ""
 
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._handle, text.encode())
+
     def read_until(self, text: str) -> str:
         """Read on until a text has been drawn."""
         deadline = time.monotonic() + WAIT_SECONDS
@@ -91,10 +97,12 @@ class Terminal:
 
 
 @contextmanager
-def terminal(home: Path, url: str, *arguments: str, **env: str) -> Iterator[Terminal]:
+def terminal(
+    home: Path, url: str, *arguments: str, command: Sequence[str] = COMMAND, **env: str
+) -> Iterator[Terminal]:
     handle, its_end = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*command, *arguments],
         env=environment(home, url, COLUMNS="80", LINES="24", **env),
         cwd=home,
         stdin=its_end,
@@ -204,6 +212,34 @@ def test_ctrl_c_stops_the_answer_upstream_and_exits_with_130(
     service.wait_for_log(r"method=DELETE path=/ask/\w+ status=204")
 
 
+def test_ctrl_c_before_upstream_has_accepted_stops_the_question_too(
+    service: RunningService, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.answer(Silence())
+    with terminal(tmp_path, service.url, "Hi", TERM="dumb") as shown:
+        [call] = upstream.wait_for_calls(1)
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.finish() == 130
+    assert call.wait_gone(WAIT_SECONDS)
+    assert (shown.output, upstream.paid_calls) == ("", 1)
+    service.wait_for_log(r"(?s)method=POST path=/ask status=202.*method=DELETE path=/ask/\w+ status=204")
+
+
+def test_ctrl_c_while_the_question_is_read_exits_with_130(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "-"],
+        env=environment(tmp_path, "http://127.0.0.1:9"),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"x" * 200_000)  # more than a pipe holds: when it is written, it is being read
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_SECONDS) == 130
+        assert process.stderr.read() == b""
+
+
 def test_a_reader_that_has_enough_stops_the_answer_upstream(
     service: RunningService, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
@@ -266,6 +302,7 @@ def test_a_service_that_is_not_there_or_is_none_is_exit_code_3(
     nobody = run(tmp_path, gone.url, "Hi")
     assert (nobody.returncode, nobody.stdout) == (3, "")
     assert gone.url in nobody.stderr
+    assert "Is the service running there?" in nobody.stderr
     stranger = run(tmp_path, f"{upstream.base_url}/elsewhere", "Hi")
     assert (stranger.returncode, stranger.stdout) == (3, "")
     assert "no chat_sse service" in stranger.stderr
@@ -351,6 +388,22 @@ def test_a_chat_goes_on_where_it_ended_and_keeps_whole_answers_only(
     assert [path.name for path in file.parent.iterdir()] == ["sky.json"]
 
 
+def test_two_questions_at_once_in_one_chat_lose_nothing(
+    service: RunningService, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Say("Yes."), Hold(gate), Finish())
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(run, tmp_path, service.url, "--chat", "two", text) for text in ("One?", "Two?")]
+        upstream.wait_for_calls(2)
+        gate.set()
+        assert [done.result().returncode for done in both] == [0, 0]
+    kept = msgspec.json.decode((tmp_path / ".local/state/chat-sse/two.json").read_bytes())
+    questions, answers = kept[::2], kept[1::2]
+    assert {message["content"] for message in questions} == {"One?", "Two?"}
+    assert answers == [{"role": "assistant", "content": "Yes."}] * 2
+
+
 def test_a_chat_lies_in_the_state_directory_of_xdg_and_is_bounded(
     service: RunningService, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
@@ -401,11 +454,30 @@ def test_a_limit_that_is_reached_is_told_with_what_is_left(
         assert run(tmp_path, limited.url, "Hi", CHAT_SSE_KEY=key).returncode == 0
         refused = run(tmp_path, limited.url, "Hi", CHAT_SSE_KEY=key)
         assert refused.returncode == 4
-        *_, last = refused.stderr.splitlines()
+        *_, wait, last = refused.stderr.splitlines()
+        when = r"in \d+ (?:second|minute|hour)s?"
+        assert re.fullmatch(f"  ask again {when}", wait)
         assert re.fullmatch(
-            r"chat-sse: left for robot: 0 of 1 requests for \d+ s more, "
-            r"8982 of 9000 tokens for \d+ s more, 10000 of 10000 answers at once",
+            rf"chat-sse: left for robot: 0 of 1 requests \(all again {when}\), "
+            rf"8982 of 9000 tokens \(all again {when}\), 10000 of 10000 answers at once",
             last,
         )
         wrong = run(tmp_path, limited.url, "Hi", CHAT_SSE_KEY="wrong")
         assert "left for" not in wrong.stderr
+        assert "--key or CHAT_SSE_KEY" in wrong.stderr
+        assert "--key" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "in 1 second"),
+        (119, "in 119 seconds"),
+        (120, "in 2 minutes"),
+        (7199, "in 120 minutes"),
+        (61_817, "in 18 hours"),
+        (200_000, "in 3 days"),
+    ],
+)
+def test_a_wait_is_told_in_words(seconds: int, words: str) -> None:
+    assert in_words(seconds) == words

@@ -5,6 +5,7 @@ an answer is paid for once. The service is not trusted: any response of it ends 
 Refused, and no address that it names is requested.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ TEMPORARY_STATUSES = (502, 503, 504)
 # An error body has less than 1 KB, and so has what is left to a caller.
 MAX_BODY_BYTES = 65_536
 
+_SECONDS = re.compile(r"[0-9]{1,9}")
+
 
 class Unreachable(Exception):
     """Nothing answers at the address, or nothing that speaks this protocol."""
@@ -38,9 +41,11 @@ class Unreachable(Exception):
 class Refused(Exception):
     """The service answered with an error instead of a stream."""
 
-    def __init__(self, body: ErrorBody) -> None:
+    def __init__(self, body: ErrorBody, retry_after: str | None) -> None:
+        """`retry_after`: the header of that name."""
         super().__init__(body.content)
         self.body = body
+        self.retry_seconds = int(retry_after) if retry_after and _SECONDS.fullmatch(retry_after) else None
 
 
 class _Broken(Exception):
@@ -55,6 +60,7 @@ class AnswerReader:
         self._client = client
         self._question = question
         self._headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
+        self._asked = False
         self._first_id: str | None = None
         self._reached = False
         self._attempts = 0
@@ -83,26 +89,32 @@ class AnswerReader:
                 self._wait(exc)
 
     def stop(self) -> None:
-        """Stop the answer upstream, if its id is known. Raises httpx2.RequestError.
+        """Stop the answer upstream, if one has been asked for. Raises httpx2.RequestError."""
+        if self._asked and (stream_id := self._stream_id()):
+            self._client.delete(f"/ask/{stream_id}", timeout=STOP_SECONDS)
 
-        The path is made from the id: a `Content-Location` could lead the key to another host.
+    def _stream_id(self) -> str | None:
+        """Return the answer's id; before its first event the service tells it to who has the question's key.
+
+        Only an id is taken from the service, not an address: that could lead the key to another host.
         """
+        event_id = self._headers.get("Last-Event-ID")
+        if event_id is None:
+            headers = {**self._headers, "Prefer": "respond-async"}
+            told = self._client.post("/ask", content=self._question, headers=headers, timeout=STOP_SECONDS)
+            event_id = told.headers.get("Content-Location", "").rpartition("/")[2] + ".0"
         try:
-            stream_id, _ = parse_event_id(self._headers.get("Last-Event-ID", ""))
+            return parse_event_id(event_id)[0]
         except ValueError:
-            return
-        self._client.delete(f"/ask/{stream_id}", timeout=STOP_SECONDS)
+            return None
 
     def standing(self) -> Me | None:
         """Return where the caller stands with the service's limits; None where it does not tell."""
-        try:
-            with self._client.stream("GET", "/me", timeout=STOP_SECONDS) as response:
-                return msgspec.json.decode(_start_of(response), type=Me) if response.is_success else None
-        except (httpx2.HTTPError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
+        return standing(self._client)
 
     def _attempt(self) -> Iterator[Event]:
         """Ask, or read on. Always raises in the end; the caller leaves after the terminal event."""
+        self._asked = True
         with (
             self._translate_errors(),
             self._client.sse("/ask", method="POST", content=self._question, headers=self._headers) as source,
@@ -126,9 +138,10 @@ class AnswerReader:
         if returning and response.status_code in TEMPORARY_STATUSES:
             raise _Broken(f"the service answered {response.status_code}")
         try:
-            raise Refused(msgspec.json.decode(_start_of(response), type=ErrorBody))
+            body = msgspec.json.decode(_start_of(response), type=ErrorBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise Unreachable(f"no chat_sse service, but an HTTP {response.status_code}") from exc
+        raise Refused(body, response.headers.get("Retry-After"))
 
     def _note(self, received: httpx2.ServerSentEvent) -> None:
         """Remember how to read on after an event. Raises Unreachable for an id that no header can carry."""
@@ -152,6 +165,8 @@ class AnswerReader:
         except httpx2.RequestError as exc:
             reason = str(exc) or type(exc).__name__
             if isinstance(exc, httpx2.ConnectError | httpx2.ConnectTimeout) and not self._reached:
+                if _is_refusal(exc):
+                    reason += ". Is the service running there?"
                 raise Unreachable(reason) from exc
             self._reached = True
             raise _Broken(reason) from exc
@@ -163,6 +178,23 @@ class AnswerReader:
         if self._attempts:
             time.sleep(self._retry_seconds)
         self._attempts += 1
+
+
+def _is_refusal(exc: BaseException) -> bool:
+    """Tell whether nothing listens at the address."""
+    found: BaseException | None = exc
+    while found and not isinstance(found, ConnectionRefusedError):
+        found = found.__cause__ or found.__context__
+    return found is not None
+
+
+def standing(client: httpx2.Client) -> Me | None:
+    """Return where the caller stands with the service's limits; None where it does not tell."""
+    try:
+        with client.stream("GET", "/me", timeout=STOP_SECONDS) as response:
+            return msgspec.json.decode(_start_of(response), type=Me) if response.is_success else None
+    except (httpx2.HTTPError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _start_of(response: httpx2.Response) -> bytearray:

@@ -6,7 +6,10 @@ The files are in the user's state directory: on Linux `$XDG_STATE_HOME/chat-sse`
 
 import os
 import re
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -43,21 +46,42 @@ class Chat:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise ChatUnusable(f"{self.path}: {exc}") from exc
 
-    def save(self, messages: list[Message]) -> None:
-        """Replace the file with the newest messages, atomically. Raises ChatUnusable."""
+    def add(self, *messages: Message) -> None:
+        """Add messages to what is in the file by now, and keep the newest. Raises ChatUnusable."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Created with mode 0600.
-            number, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-            try:
-                with os.fdopen(number, "wb") as file:
-                    file.write(msgspec.json.encode(newest(messages)))
-                Path(name).replace(self.path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            with _alone_in(self.path.parent):
+                self._replace(newest([*self.load(), *messages]))
         except OSError as exc:
             raise ChatUnusable(f"{self.path}: {exc}") from exc
+
+    def _replace(self, messages: list[Message]) -> None:
+        """Replace the file, atomically."""
+        # Created with mode 0600.
+        number, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(msgspec.json.encode(messages))
+            Path(name).replace(self.path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time change a folder. Windows cannot lock one: two at once are not kept apart."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def newest(messages: list[Message]) -> list[Message]:

@@ -1,6 +1,9 @@
 """An answer drawn as Markdown in a terminal while it streams."""
 
+from collections.abc import Iterable, Iterator
+
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markdown import Markdown
@@ -11,7 +14,8 @@ from chat_sse.terminal.plain import printable
 
 FRAMES_PER_SECOND = 10
 
-_parser = MarkdownIt().enable("table")
+# Definitions of references are text: what they define may be in a block that is already printed.
+_parser = MarkdownIt().enable(["strikethrough", "table"]).disable("reference")
 
 
 class Drawn:
@@ -41,39 +45,47 @@ class Drawn:
         self._begun = True
         if "\n" in text:
             finished, self._growing = split_blocks(self._growing)
-            self._print(finished)
+            if finished.strip():
+                self._console.print(CleanMarkdown(finished), "", sep="\n")
 
     def close(self) -> None:
         """Print what is left."""
         self._live.stop()
-        self._print(self._growing)
-
-    def _print(self, text: str) -> None:
-        if text.strip():
-            self._console.print(_CleanMarkdown(text), "", sep="\n")
+        if self._growing.strip():
+            self._console.print(CleanMarkdown(self._growing))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the end of the growing block."""
-        lines = console.render_lines(_CleanMarkdown(self._growing), options, pad=False)
+        lines = console.render_lines(CleanMarkdown(self._growing), options, pad=False)
         for line in lines[-max(1, console.height - 1) :]:
             yield from line
             yield Segment.line()
 
 
-class _CleanMarkdown:
-    """Markdown whose rendered text holds no control characters.
+class CleanMarkdown:
+    """Markdown with single blank lines, and without control characters in its rendered text.
 
     Cleaning the source is not enough: the parser decodes entities, and percent escapes in link destinations.
     A link's destination is shown as text: its label may promise another.
     """
 
     def __init__(self, text: str) -> None:
-        self._markdown = Markdown(text, hyperlinks=False)
+        self._markdown = Markdown("", hyperlinks=False)
+        self._markdown.parsed = list(_as_written(_parser.parse(text)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render the segments, with their text cleaned."""
-        for text, style, _ in console.render(self._markdown, options):
-            yield Segment(printable(text), style)
+        """Render the segments, with their text cleaned, and no blank line at the start and the end."""
+        begun = blank = False
+        for line in Segment.split_lines(console.render(self._markdown, options)):
+            if _is_blank(line):
+                blank = begun
+                continue
+            if blank:
+                yield Segment.line()
+            begun, blank = True, False
+            for text, style, _ in line:
+                yield Segment(printable(text), style)
+            yield Segment.line()
 
 
 def split_blocks(text: str) -> tuple[str, str]:
@@ -82,3 +94,36 @@ def split_blocks(text: str) -> tuple[str, str]:
     lines = text.split("\n")
     last = starts[-1] if starts else 0
     return "\n".join(lines[:last]), "\n".join(lines[last:])
+
+
+def _as_written(tokens: Iterable[Token]) -> Iterator[Token]:
+    """Turn into text what rich drops: HTML, and the addresses of images."""
+    address = None
+    for token in tokens:
+        if token.type == "html_block":
+            yield Token("paragraph_open", "p", 1)
+            for number, line in enumerate(token.content.rstrip("\n").split("\n")):
+                if number:
+                    yield Token("hardbreak", "br", 0)
+                yield _text(line)
+            yield Token("paragraph_close", "p", -1)
+        elif token.type == "html_inline":
+            yield _text(token.content)
+        elif token.type == "image":
+            yield _text(f"![{token.content}]({token.attrs['src']})")
+        elif token.markup == "autolink":  # rich would show the address twice
+            address = token.attrs.get("href")
+        elif address is not None:
+            yield _text(f"<{token.content if address == f'mailto:{token.content}' else address}>")
+        else:
+            token.children = list(_as_written(token.children)) if token.children else None
+            yield token
+
+
+def _text(content: str) -> Token:
+    return Token("text", "", 0, content=content)
+
+
+def _is_blank(line: Iterable[Segment]) -> bool:
+    """Tell whether nothing is seen of a line. Those of code are on a ground of their own."""
+    return not any(text.strip() or (style and style.bgcolor) for text, style, _ in line)
