@@ -1,5 +1,7 @@
 """/docs and /redoc in a real Chromium: they work, and they talk to nobody but this service."""
 
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.conftest import QUICK
 from tests.support.browser import chromium
 from tests.support.service import RunningService, serve
-from tests.support.upstream import Finish, Say, ScriptedUpstream
+from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
 
 ARTIFACTS = Path(__file__).parent / ".artifacts"
 
@@ -45,23 +47,43 @@ def clean_page(service: RunningService, path: str) -> Iterator[Page]:
 def test_swagger_ui_shows_every_operation_and_the_stream_and_asks_the_real_service(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
-    upstream.answer(Say("from the "), Say("real service"), Finish("stop"))
+    gate = threading.Event()
+    upstream.answer(Say("from the "), Hold(gate), Say("real service"), Finish("stop"))
     with clean_page(service, "/docs") as page:
         expect(page.locator(".opblock-summary")).to_have_count(12)
         page.locator("#operations-Ask-ask .opblock-summary-control").click()
         operation = page.locator("#operations-Ask-ask")
         example = operation.locator(".response", has_text="The answer, as it comes.")
-        example.locator(".response-controls select").first.select_option("text/event-stream")
+        expect(example.locator(".response-controls select").first).to_have_value("text/event-stream")
         expect(example).to_contain_text('data: {"type":"delta","content":"Hello"}')
         screenshot(page, "docs-swagger-operation")
         operation.get_by_role("button", name="Try it out").click()
         operation.get_by_role("button", name="Execute").click()
+        expect(operation.locator(".live-stream")).to_contain_text(
+            'data: {"type":"delta","content":"from the "}'
+        )
+        gate.set()
         live = operation.locator(".live-responses-table .response")
         expect(live.locator(".response-col_status")).to_contain_text("200")
         expect(live).to_contain_text('data: {"type":"delta","content":"real service"}')
+        expect(operation.locator(".live-stream")).to_have_count(0)
         screenshot(page, "docs-swagger-answer")
     [call] = upstream.calls
     assert call.body["messages"][-1] == {"role": "user", "content": "Hello!"}
+
+
+@pytest.mark.parametrize(("path", "title"), [("/docs", ".info .title"), ("/redoc", "h1")])
+def test_a_page_is_dark_where_its_reader_wants_it_dark(
+    service: RunningService, path: str, title: str
+) -> None:
+    with clean_page(service, path) as page:
+        for is_dark in (True, False):
+            page.emulate_media(color_scheme="dark" if is_dark else "light")
+            if path == "/redoc":  # it looks once, when it is opened
+                page.reload()
+            colour = page.locator(title).first.evaluate("title => getComputedStyle(title).color")
+            assert (int(re.findall(r"\d+", colour)[0]) > 128) == is_dark
+            screenshot(page, f"docs-{path[1:]}-{'dark' if is_dark else 'light'}")
 
 
 def test_swagger_ui_sends_the_key_that_it_is_given(upstream: ScriptedUpstream) -> None:
@@ -97,6 +119,7 @@ def test_swagger_ui_asks_by_url_as_well(service: RunningService, upstream: Scrip
 def test_redoc_shows_every_operation_and_the_stream(service: RunningService) -> None:
     with clean_page(service, "/redoc") as page:
         expect(page.get_by_text("API docs by")).to_be_visible()
+        page.get_by_role("link", name="Ask", exact=True).click()  # it draws what is in view
         for operation in (
             "post /ask",
             "get /ask",

@@ -17,7 +17,7 @@ from chat_sse.app import create_app
 from chat_sse.errors import ChatError
 from chat_sse.settings import Settings
 from tests.conftest import QUICK
-from tests.support.service import HELLO, RunningService, ask, parse_sse, serve
+from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve
 from tests.support.upstream import Finish, Refuse, Say, ScriptedUpstream
 
 # As a browser sends it: it says itself that the page is another site's.
@@ -73,10 +73,30 @@ def test_the_document_tells_all_routes_and_no_others(document: dict[str, Any]) -
     assert set(OPERATIONS) == served
 
 
-def test_each_operation_says_what_it_does_under_an_id_of_its_own(document: dict[str, Any]) -> None:
+def test_each_operation_has_a_short_title_and_an_id_of_its_own(document: dict[str, Any]) -> None:
     found = operations(document)
-    assert all(told["summary"] for _, _, told in found)
+    assert [told["summary"] for _, _, told in found if not 2 < len(told["summary"]) < 20] == []
+    assert len({told["summary"] for _, _, told in found}) == len(found)
     assert len({told["operationId"] for _, _, told in found}) == len(found)
+
+
+def test_the_description_tells_each_event_and_its_examples_are_what_the_service_sends(
+    service: RunningService, upstream: ScriptedUpstream, document: dict[str, Any]
+) -> None:
+    told = document["info"]["description"]
+    assert re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE) == list(
+        document["components"]["schemas"]["Event"]["discriminator"]["mapping"]
+    )
+    whole, rest = re.findall(r"^```text\n(.*?)\n```$", told, re.DOTALL | re.MULTILINE)
+    [(example_id, last_seen)] = re.findall(r"/ask/(\w+) -H 'Last-Event-ID: (\S+)'", told)
+    upstream.answer(Say("Hello"), Say(" there!"), Finish("stop"))
+    answer = ask(service.url)
+    stream_id = events(answer)[0]["id"]
+    resumed = httpx2.get(
+        f"{service.url}/ask/{stream_id}", headers={"Last-Event-ID": last_seen.replace(example_id, stream_id)}
+    )
+    assert answer.text.rstrip().replace(stream_id, example_id) == whole
+    assert resumed.text.rstrip().replace(stream_id, example_id) == rest
 
 
 def test_each_error_of_the_tree_is_documented_with_its_status(document: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The OpenAPI document: the routes, told with the message types, the events and the error tree.
 
-Paths, methods, path parameters, operation ids and summaries are those of the routes; schemas and their
+Paths, methods, path parameters and operation ids are those of the routes; schemas and their
 descriptions are those of the msgspec types; examples are encoded by the code that answers. What no code
 says stands in OPERATIONS, one entry a route: a route without one cannot be documented (KeyError), an entry
 without a route is found by a test.
@@ -9,8 +9,6 @@ Source: OpenAPI 3.2.0, https://spec.openapis.org/oas/v3.2.0.html; "4.14.5 Sequen
 event stream.
 """
 
-import inspect
-import re
 from collections.abc import Iterable
 
 from starlette.routing import Route
@@ -24,19 +22,40 @@ from chat_sse.api.openapi.components import (
     error_responses,
     schemas,
 )
+from chat_sse.api.openapi.examples import REST, STREAM, STREAM_ID
 from chat_sse.api.openapi.operations import ANY_ERROR, OPERATIONS
 from chat_sse.formats.base import Json
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Ask a question with its history, read the answer as server-sent events.
 
 **One question costs one paid call upstream, whatever the network does, and every answer ends with exactly
 one terminal event: `done` or `error`.**
 
-- A broken reader comes back with `Last-Event-ID` and reads on. That never asks upstream again.
+| event | when |
+|---|---|
+| `start` | first: the answer's `id` and `model` |
+| `delta` | a piece of the answer's text |
+| `reasoning` | a piece of the model's reasoning, where upstream sends it |
+| `done` | last: the answer is complete; `finish_reason` and `usage` |
+| `error` | last: the answer is not complete, and why, as in every error body (`ErrorBody`) |
+
+```text
+{STREAM.rstrip()}
+```
+
+A reader whose connection broke reads on after the last `id` that it has seen. That never asks upstream:
+
+```sh
+curl -N http://127.0.0.1:8000/ask/{STREAM_ID} -H 'Last-Event-ID: {STREAM_ID}.1'
+```
+
+```text
+{REST.rstrip()}
+```
+
 - A question sent again with the same `Idempotency-Key` attaches to the same answer.
 - An answer that nobody reads is cancelled after a while; `DELETE` stops it at once.
-- Every error, as a response or as the stream's last event, has the same body: `ErrorBody`.
 - Every response has an `X-Request-Id`; send your own and it is kept.
 """
 
@@ -77,7 +96,7 @@ def _operation(route: Route, method: str) -> Json:
     known = OPERATIONS[method, route.path_format]
     told: Json = {
         "operationId": route.name,
-        "summary": known.summary or _summary(route),
+        "summary": known.summary,
         "tags": [known.tag],
         "parameters": [
             *(_path_parameter(name) for name in route.param_convertors),
@@ -93,13 +112,6 @@ def _operation(route: Route, method: str) -> Json:
     if known.body:
         told["requestBody"] = known.body
     return told
-
-
-def _summary(route: Route) -> str:
-    """Return the first line of the handler's docstring, without a method and path at its beginning."""
-    text = (inspect.getdoc(route.endpoint) or "").partition("\n")[0]
-    text = re.sub(r"^[A-Z]+ /\S*: ", "", text).removesuffix(".").replace("`", "")  # no Markdown here
-    return text[:1].upper() + text[1:]
 
 
 def _path_parameter(name: str) -> Json:

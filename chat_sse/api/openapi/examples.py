@@ -9,6 +9,20 @@ from chat_sse.events import Delta, Done, Start, Usage
 from chat_sse.formats import FORMATS
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Json
+from chat_sse.formats.sse import SseFormat
+
+STREAM_ID = "8f3c1d5e9a7b42608f3c1d5e9a7b4260"
+_USAGE = Usage(prompt_tokens=10, completion_tokens=8, total_tokens=18)
+_ANSWER = (
+    Start(id=STREAM_ID, model="gpt-4o-mini"),
+    Delta("Hello"),
+    Delta(" there!"),
+    Done(finish_reason="stop", usage=_USAGE),
+)
+_ENTRIES = [msgspec.json.encode(event) for event in _ANSWER]
+# The whole stream, and what a reader gets of it that comes back after its second event.
+STREAM = SseFormat.example(_ENTRIES)
+REST = SseFormat.encoder(STREAM_ID, 2).encode(_ENTRIES[2:]).decode()
 
 
 def _content(kinds: Iterable[type[Format]]) -> Json:
@@ -33,14 +47,7 @@ def _media_type_object(kinds: Sequence[type[Format]]) -> Json:
 
 def _example(kind: type[Format]) -> Any:
     """Return one answer as it goes over the wire in a format."""
-    usage = Usage(prompt_tokens=10, completion_tokens=8, total_tokens=18)
-    answer = (
-        Start(id="8f3c1d5e9a7b42608f3c1d5e9a7b4260", model="gpt-4o-mini"),
-        Delta("Hello"),
-        Delta(" there!"),
-        Done(finish_reason="stop", usage=usage),
-    )
-    return kind.example([msgspec.json.encode(event) for event in answer])
+    return kind.example(_ENTRIES)
 
 
 # What an answer can look like, by media type.

@@ -41,8 +41,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be said of one route beside what it says itself."""
 
     tag: str
-    summary: str = ""
-    """Where the handler's docstring does not say it."""
+    summary: str
+    """A title."""
     description: str = ""
     parameters: Sequence[str] = ()
     """Names of PARAMETERS."""
@@ -180,16 +180,18 @@ def _status(state: str) -> Json:
     }
 
 
-def _page(media_type: str, description: str, summary: str = "") -> Operation:
-    ok = {"description": description, "headers": header(), "content": {media_type: {}}}
+def _page(media_type: str, summary: str) -> Operation:
+    ok = {"description": summary, "headers": header(), "content": {media_type: {}}}
     return Operation(tag="Pages", summary=summary, responses={"200": ok})
 
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/ask"): Operation(
         tag="Ask",
+        summary="Ask",
         description=(
-            "Messages may also be the AI SDK's, with `parts`.\n\n"
+            "Or attach by `Idempotency-Key` to an answer that was asked for before. Messages may also be "
+            "the AI SDK's, with `parts`.\n\n"
             "With `Last-Event-ID` it reads on instead; after the last event that event comes again."
         ),
         parameters=("Format", "IdempotencyKey", "LastEventId", "Prefer"),
@@ -200,6 +202,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/ask"): Operation(
         tag="Ask",
+        summary="Ask by URL",
         description=(
             "For `EventSource` and a browser's address bar: the question is `q` or `messages`. Where the "
             "service needs a key, `EventSource` cannot send one: ask with `Prefer: respond-async` and hand "
@@ -212,7 +215,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/ask/{stream_id}"): Operation(
         tag="Ask",
-        description="Works while the answer runs and for some minutes afterwards. Never asks upstream.",
+        summary="Read an answer",
+        description=(
+            "From its start, or after `Last-Event-ID`: while the answer runs, and for some minutes "
+            "afterwards. Never asks upstream."
+        ),
         parameters=("Format", "LastEventId", "LastEventIdInQuery"),
         responses={"200": READ, "204": READ_TO_THE_END},
         errors=(InvalidRequest, *REFUSALS, StreamNotFound, NotAcceptable, InternalError, StoreUnavailable),
@@ -220,7 +227,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/ask/{chat_id}/stream"): Operation(
         tag="Ask",
-        description="The AI SDK's `resumeStream`, and so in its format where `format` names no other.",
+        summary="Resume a chat",
+        description=(
+            "The chat's running answer from its start: the AI SDK's `resumeStream`, and so in its format "
+            "where `format` names no other."
+        ),
         parameters=("Format",),
         responses={"200": RUNNING, "204": NOT_RUNNING},
         errors=(*REFUSALS, NotAcceptable, InternalError, StoreUnavailable),
@@ -228,24 +239,31 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/ask/{stream_id}"): Operation(
         tag="Ask",
-        description='Its readers get `done` with `finish_reason: "cancelled"`, and the call is closed.',
+        summary="Stop an answer",
+        description=(
+            'Every reader gets `done` with `finish_reason: "cancelled"`, and the call is closed. Idempotent.'
+        ),
         responses={"204": {"description": "It is over.", "headers": header()}},
         errors=(*REFUSALS, StreamNotFound, InternalError, StoreUnavailable),
         security=("ApiKey", "Token", "Link"),
     ),
     ("GET", "/me"): Operation(
         tag="Ask",
-        description="What is left is told without counting the request.",
+        summary="Your limits",
+        description="Who you are here, which models you may name, and what is left. Counts nothing.",
         responses={"200": STANDING},
         errors=(InvalidRequest, *REFUSALS, StoreUnavailable),
         security=("ApiKey", "Token"),
     ),
-    ("GET", "/healthz"): Operation(tag="Operate", responses={"200": _status("ok")}),
+    ("GET", "/healthz"): Operation(tag="Operate", summary="Liveness", responses={"200": _status("ok")}),
     ("GET", "/readyz"): Operation(
-        tag="Operate", responses={"200": _status("ready")}, errors=(Draining, StoreUnavailable)
+        tag="Operate",
+        summary="Readiness",
+        responses={"200": _status("ready")},
+        errors=(Draining, StoreUnavailable),
     ),
-    ("GET", "/"): _page("text/html", "The chat page", summary="Chat with the service"),
+    ("GET", "/"): _page("text/html", "Chat page"),
     ("GET", "/docs"): _page("text/html", "Swagger UI"),
-    ("GET", "/redoc"): _page("text/html", "Redoc"),
-    ("GET", "/openapi.json"): _page("application/json", "OpenAPI 3.2"),
+    ("GET", "/redoc"): _page("text/html", "ReDoc"),
+    ("GET", "/openapi.json"): _page("application/json", "This document"),
 }
