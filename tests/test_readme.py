@@ -1,8 +1,11 @@
 """What the README shows is what happens: its examples, run as they stand."""
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,7 +14,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.support.browser import chromium
-from tests.support.readme import code_block
+from tests.support.readme import README, ROOT, code_block
 from tests.support.service import RunningService, parse_sse, serve
 from tests.support.upstream import Finish, Pause, Say, ScriptedUpstream
 
@@ -49,6 +52,41 @@ def test_the_curl_example_shows_what_the_readme_says() -> None:
     assert said[:3] == promised[:3]
     assert said[-1] == promised[-1]
     assert done.stdout.startswith(b"retry: 2000\ndata: ")
+
+
+def test_the_terminals_examples_ask_and_keep_a_conversation(
+    service: RunningService, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    upstream.answer(Say("Four."), Finish())
+    done = subprocess.run(
+        ["bash", "-ec", code_block("sh", "chat-sse ask")],
+        cwd=ROOT,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "CHAT_SSE_URL": service.url,
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=50,
+        check=True,
+    )
+    assert done.stdout == b"Four.\nFour.\n"
+    assert upstream.calls[1].body["messages"][0]["content"].startswith("What does this change?")
+    assert (tmp_path / ".local/state/chat-sse/review.json").exists()
+
+
+def test_every_section_is_in_the_table_of_contents_and_every_link_leads_somewhere() -> None:
+    text = re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^(##+) (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for _, title in headings}
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert {target[1:] for target in targets if target.startswith("#")} <= anchors
+    contents = re.findall(r"\[([^]]*)\]\(#", text.partition("\n## ")[0])
+    sections = [title for depth, title in headings if depth == "##"]
+    assert ["How it works", *(f"{title[0].upper()}{title[1:]}" for title in contents)] == sections
+    files = [target.partition("#")[0] for target in targets if not re.match(r"#|https?:", target)]
+    assert [name for name in files if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("holding", ["await fetch", "new EventSource"])

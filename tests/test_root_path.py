@@ -94,7 +94,7 @@ def test_the_documentation_tries_it_out(site: str, browser: Browser, upstream: S
         operation.get_by_role("button", name="Execute").click()
         expect(operation.locator(".live-responses-table .response")).to_contain_text('"content":"tried"')
         page.goto(f"{site}/chat/redoc")
-        expect(page.get_by_role("link", name="post /ask", exact=True)).to_be_visible()
+        expect(page.get_by_role("link", name="Ask", exact=True)).to_be_visible()
 
 
 def test_the_client_module_asks_its_own_service(

@@ -145,6 +145,20 @@ def test_the_readme_lists_every_variable_with_its_default() -> None:
             assert told.strip() in (f"`{text}`", f"`{text.lower()}`"), name
 
 
+def test_the_readme_groups_the_variables_as_the_example_file_does() -> None:
+    example, readme = ((ROOT / name).read_text() for name in (".env.example", "README.md"))
+    groups = [
+        (re.split("[.:]", title)[0], re.findall(r"^([A-Z_]+)=", body, re.MULTILINE))
+        for title, body in re.findall(r"^# --- (.*)\n((?:(?!# ---).*\n)*)", example, re.MULTILINE)
+    ]
+    shown = [
+        (title, names)
+        for title, body in re.findall(r"^### (.*)\n((?:(?!##).*\n)*)", readme, re.MULTILINE)
+        if (names := re.findall(r"^\| `([A-Z_]+)` \|", body, re.MULTILINE))
+    ]
+    assert shown == groups
+
+
 @pytest.mark.parametrize("url", ["redis://h", "rediss://:secret@h:6380/1", "unix:///run/redis.sock?db=2"])
 def test_a_redis_url_allows_several_workers(url: str) -> None:
     assert load(CHAT_SSE_REDIS_URL=url, CHAT_SSE_WORKERS="4").redis_url == url
