@@ -110,14 +110,25 @@ def test_an_answer_that_is_long_silent_arrives(
 
 def test_every_clock_in_the_readme_is_longer_than_a_whole_answer_may_take() -> None:
     clocks = [
-        *re.findall(r"proxy_read_timeout (\d+)s;", shown("nginx")),
+        *re.findall(r"proxy_read_timeout (\d+)s;", README),
         *re.findall(r"timeout (?:client|server) (\d+)s", shown("haproxy")),
         *re.findall(r"`idle_timeout.timeout_seconds` to (\d+)", README),
     ]
-    assert len(clocks) == 4
+    assert len(clocks) == 6
     assert min(map(int, clocks)) > Settings().total_timeout
     [kept] = re.findall(r"`CHAT_SSE_KEEP_ALIVE=(\d+)` \(longer", README)
     assert int(kept) > int(clocks[-1])
+
+
+def test_every_nginx_in_the_readme_tells_who_asks_and_waits_for_a_whole_answer() -> None:
+    blocks = re.findall(r"^```nginx\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for line in (
+        "X-Forwarded-For $proxy_add_x_forwarded_for;",
+        "Host $http_host;",
+        "proxy_read_timeout 630s;",
+    ):
+        assert [block for block in blocks if line not in block] == []
 
 
 @pytest.mark.parametrize("trusts", [True, False])
