@@ -440,7 +440,7 @@ def test_asking_does_not_import_the_server_nor_serving_the_terminal() -> None:
         ).stdout.split()
         for module in ("chat_sse.cli, chat_sse.terminal.command", "chat_sse.cli, chat_sse.server.serve")
     )
-    assert not {"openai", "uvicorn", "starlette.applications", "rich"} & set(ask)
+    assert not {"openai", "uvicorn", "starlette.applications", "rich", "prompt_toolkit"} & set(ask)
     assert not {"rich", "markdown_it", "chat_sse.terminal"} & set(server)
 
 

@@ -74,6 +74,7 @@ class Conversation:
         messages = newest([*self._messages, asked])
         body = msgspec.json.encode(AskRequest(messages=messages, model=self._model))
         _, answer = show(AnswerReader(self._client, body))
+        click.echo()
         if answer:
             replied = Message(role="assistant", content=answer)
             self._messages = [*messages, replied]
@@ -95,9 +96,9 @@ class Conversation:
         if name:
             self._model = name
         elif me := standing(self._client):
-            asked = self._model or me.models[0]
-            for model in me.models:
-                click.echo(printable(f"{'*' if model == asked else ' '} {model}"))
+            for number, model in enumerate(me.models):
+                is_asked = model == self._model if self._model else number == 0
+                click.echo(printable(f"{'*' if is_asked else ' '} {model}"))
         else:
             say(WRONG, "the service does not say which models it has")
 
