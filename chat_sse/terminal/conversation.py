@@ -18,9 +18,7 @@ from chat_sse.terminal.plain import printable
 from chat_sse.terminal.showing import WHOLE, WRONG, show
 from chat_sse.terminal.telling import say
 
-GREETING = (
-    "Enter sends, Esc Enter begins a new line, Ctrl-C stops an answer, Ctrl-D leaves. /model, /new, /help"
-)
+GREETING = "Enter sends, Esc Enter begins a new line, Ctrl-C stops, Ctrl-D leaves. /help"
 HELP = """\
 /model         the models that you may ask
 /model NAME    ask this one from now on
@@ -36,7 +34,8 @@ class Conversation:
         """`name`: of the conversation to continue, or to keep. Raises ChatUnusable."""
         self._client = client
         self._model = model
-        self._messages: list[Message] = []
+        self._kept: Chat | None
+        self._messages: list[Message]
         self._begin(name or "")
 
     def run(self) -> int:
@@ -82,8 +81,8 @@ class Conversation:
                 self._kept.add(asked, replied)
 
     def _begin(self, name: str) -> None:
-        self._kept = Chat(name) if name else None
-        self._messages = self._kept.load() if self._kept else []
+        kept = Chat(name) if name else None
+        self._kept, self._messages = kept, kept.load() if kept else []
         # What was asked is at the arrow keys, and on disk nowhere but in the conversation.
         questions = [str(message.content) for message in self._messages if message.role == "user"]
         self._session = PromptSession[str](
