@@ -3,8 +3,11 @@
 import re
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from chat_sse.terminal.markdown import Drawn
+from tests.page.test_every_word import BLOCKS
 
 SHOWN = {
     "tags in a line": ("a <b>bold</b> word<br>", "a <b>bold</b> word<br>"),
@@ -16,7 +19,8 @@ SHOWN = {
     "a comment": ("<!-- left\nout -->\n\nend", "<!-- left\nout -->\n\nend"),
     "thoughts": ("<think>\nhm\n</think>\n\nend", "<think>\nhm\n</think>\n\nend"),
     "addresses": ("<https://a.example/x%20y> <me@a.example>", "<https://a.example/x%20y> <me@a.example>"),
-    "an image": ("![a *plan*](https://a.example/i.png)", "![a *plan*](https://a.example/i.png)"),
+    "an image": ('![a *b*](https://a.example/i.png "c")', '![a *b*](https://a.example/i.png "c")'),
+    "a link": ('[a](https://a.example/ "b")', 'a (https://a.example/ "b")'),
     "an image in a link": ("[![a](/i.png)](/page)", "![a](/i.png) (/page)"),
     "a definition": ("[a][b]\n\n[b]: https://a.example/", "[a][b]\n\n[b]: https://a.example/"),
     "headings": ("# One\n## Two\n\n\n\ntext\n### Three", "One\n\nTwo\n\ntext\n\nThree"),
@@ -41,3 +45,25 @@ def test_every_word_is_shown_with_single_blank_lines(
     lines = [line.strip() for line in capsys.readouterr().out.removesuffix("\n").split("\n")]
     output = re.sub(r"^[-─]{20,}$", "---", "\n".join(lines), flags=re.MULTILINE)
     assert output == "\n".join(line.strip() for line in shown.split("\n"))
+
+
+# Not shown: what a code block says of itself, and cells beyond a table's columns.
+SHOWN_WHOLE = [
+    block.replace("```@ @\n", "```\n").replace("| @ | @ | @ | @ |", "| @ | @ |") for block in BLOCKS
+]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(SHOWN_WHOLE), min_size=1, max_size=6), st.sampled_from(["\n\n", "\n"]))
+def test_whatever_is_written_each_of_its_words_is_shown(
+    capsys: pytest.CaptureFixture[str], blocks: list[str], between: str
+) -> None:
+    pieces = between.join(blocks).split("@")
+    words = [f"w{number}q" for number in range(len(pieces) - 1)]
+    text = "".join(piece + word for piece, word in zip(pieces, [*words, ""], strict=True))
+    drawn = Drawn()
+    for start in range(0, len(text), 7):
+        drawn.add(text[start : start + 7])
+    drawn.close()
+    shown = capsys.readouterr().out
+    assert [word for word in words if word not in shown] == [], text

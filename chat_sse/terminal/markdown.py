@@ -97,7 +97,7 @@ def split_blocks(text: str) -> tuple[str, str]:
 
 
 def _as_written(tokens: Iterable[Token]) -> Iterator[Token]:
-    """Turn into text what rich drops: HTML, and the addresses of images."""
+    """Turn into text what rich drops: HTML, the addresses of images, and titles."""
     address = None
     for token in tokens:
         if token.type == "html_block":
@@ -110,14 +110,20 @@ def _as_written(tokens: Iterable[Token]) -> Iterator[Token]:
         elif token.type == "html_inline":
             yield _text(token.content)
         elif token.type == "image":
-            yield _text(f"![{token.content}]({token.attrs['src']})")
+            yield _text(f"![{token.content}]({token.attrs['src']}{_title(token)})")
         elif token.markup == "autolink":  # rich would show the address twice
             address = token.attrs.get("href")
         elif address is not None:
             yield _text(f"<{token.content if address == f'mailto:{token.content}' else address}>")
         else:
+            if token.type == "link_open":
+                token.attrs["href"] = f"{token.attrs['href']}{_title(token)}"
             token.children = list(_as_written(token.children)) if token.children else None
             yield token
+
+
+def _title(token: Token) -> str:
+    return f' "{token.attrs["title"]}"' if "title" in token.attrs else ""
 
 
 def _text(content: str) -> Token:
