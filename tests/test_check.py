@@ -1,5 +1,6 @@
 """`chat-sse check` and `--print-config`: what is wrong is told before anybody asks."""
 
+import os
 import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,17 +14,21 @@ import trustme
 from chat_sse.settings import Settings, variable
 from tests.support.ports import free_port
 from tests.support.redis_server import PASSWORD, RedisServer
+from tests.support.service import run_to_end
 from tests.support.upstream import ScriptedUpstream
 from tests.support.web import Handler, web_server
-from tests.test_cli import run
 from tests.test_redis_urls import sentinel
 
 KEY = "sk-test-canary-0123456789"
 
 
+def run(command: str, *more: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return run_to_end(command, *more, folder=folder, env={"PATH": os.environ["PATH"], **env})
+
+
 def check(folder: Path, exit_code: int, **env: str) -> list[str]:
     """Run it, and return its lines."""
-    done = run("check", cwd=folder, **env)
+    done = run("check", folder=folder, **env)
     assert done.returncode == exit_code, done.stdout + done.stderr
     assert "canary" not in done.stdout + done.stderr
     assert done.stderr == ""
@@ -130,7 +135,7 @@ def test_a_redis_that_cannot_be_used_is_told(tmp_path: Path, upstream: ScriptedU
 
 def printed(folder: Path, *arguments: str, **env: str) -> Mapping[str, tuple[str, str]]:
     """Return what is printed of each variable: its value, and where it comes from."""
-    done = run(*arguments, "--print-config", cwd=folder, **env)
+    done = run(*arguments, "--print-config", folder=folder, **env)
     assert done.returncode == 0, done.stderr
     assert "canary" not in done.stdout
     pairs = (line.partition("=") for line in done.stdout.splitlines())
@@ -169,12 +174,12 @@ def test_no_secret_is_printed(tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_printed_and_then_told(tmp_path: Path) -> None:
-    done = run("--print-config", cwd=tmp_path, OPENAI_API_KEY=KEY, CHAT_SSE_PORT="many")
+    done = run("--print-config", folder=tmp_path, OPENAI_API_KEY=KEY, CHAT_SSE_PORT="many")
     assert done.returncode == 2
     assert "CHAT_SSE_PORT=many " in done.stdout
     assert done.stderr == "chat-sse: CHAT_SSE_PORT must be a port number, 0 to 65535\n"
 
 
 def test_a_command_takes_no_options_of_the_server(tmp_path: Path) -> None:
-    done: subprocess.CompletedProcess[str] = run("--print-config", "check", cwd=tmp_path)
+    done = run("--print-config", "check", folder=tmp_path)
     assert done.returncode == 2

@@ -364,7 +364,7 @@ def test_a_key_that_cannot_be_used_stops_the_start(key: str, fault: str) -> None
     if key in ("weak", "curve"):
         made: Any = rsa_key("weak", 1024) if key == "weak" else ec.generate_private_key(ec.SECP256R1())
         key = made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    said = refused_start({"CHAT_SSE_JWT_KEY": key}, "-m", "chat_sse")
+    said = refused_start({"CHAT_SSE_JWT_KEY": key})
     assert said == f"chat-sse: CHAT_SSE_JWT_KEY {fault}\n"
 
 

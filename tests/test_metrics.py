@@ -214,9 +214,7 @@ def test_they_are_on_their_own_port_alone(service: RunningService, metrics: Metr
 def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        said = refused_start(
-            {"CHAT_SSE_METRICS_PORT": port, "CHAT_SSE_LOG_FORMAT": "text"}, "-m", "chat_sse", exit_code=3
-        )
+        said = refused_start({"CHAT_SSE_METRICS_PORT": port, "CHAT_SSE_LOG_FORMAT": "text"}, exit_code=3)
     assert f"metrics.unavailable port={port} reason='Address already in use'" in said
 
 

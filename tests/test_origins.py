@@ -103,7 +103,7 @@ def test_what_no_browser_could_send_is_a_fault_with_its_reason(text: str) -> Non
 
 
 def test_a_start_with_a_slash_too_many_ends_with_the_reason() -> None:
-    said = refused_start({"ALLOWED_ORIGIN": "https://chat.example.org/"}, "-m", "chat_sse")
+    said = refused_start({"ALLOWED_ORIGIN": "https://chat.example.org/"})
     assert "ALLOWED_ORIGIN must be * or origins with commas between; number 1: an origin ends with" in said
 
 

@@ -167,7 +167,7 @@ def test_a_valkey_is_as_good_and_a_long_path_for_temporary_files_does_no_harm(
 
 
 def test_without_a_server_to_start_it_is_told_what_to_install() -> None:
-    said = refused_start({}, "-m", "chat_sse", "--workers", "2")
+    said = refused_start({}, "--workers", "2")
     assert "install redis-server or valkey-server (apt install redis-server), or set CHAT_SSE_REDIS" in said
 
 
@@ -176,6 +176,6 @@ def test_a_server_that_does_not_start_is_told_and_leaves_nothing(tmp_path: Path)
     program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)
     environ = {"PATH": str(tmp_path), "TMPDIR": str(tmp_path)}
-    said = refused_start(environ, "-m", "chat_sse", "--workers", "2")
+    said = refused_start(environ, "--workers", "2")
     assert f"{program} does not start: try it by hand, or set CHAT_SSE_REDIS_URL" in said
     assert nothing_is_left(tmp_path)

@@ -70,7 +70,7 @@ def test_a_redis_that_is_no_single_server_is_refused_at_start(
     start: Callable[[Path], RedisServer], mode: str, tmp_path: Path
 ) -> None:
     with start(tmp_path) as server:
-        said = refused_start({"CHAT_SSE_REDIS_URL": server.url}, "-m", "chat_sse", exit_code=3)
+        said = refused_start({"CHAT_SSE_REDIS_URL": server.url}, exit_code=3)
     assert f"leads to a Redis in the mode {mode}: it must be a single server" in said
     assert PASSWORD not in said
 

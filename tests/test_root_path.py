@@ -119,4 +119,4 @@ def test_the_client_module_asks_its_own_service(
 
 @pytest.mark.parametrize("path", ["chat", "/chat/", "/", "/ask", "/docs/chat", "/a b", "//evil.example"])
 def test_a_path_that_cannot_be_one_is_refused_at_start(path: str) -> None:
-    assert "CHAT_SSE_ROOT_PATH" in refused_start({"CHAT_SSE_ROOT_PATH": path}, "-m", "chat_sse")
+    assert "CHAT_SSE_ROOT_PATH" in refused_start({"CHAT_SSE_ROOT_PATH": path})

@@ -68,7 +68,7 @@ def test_one_that_another_process_listens_on_is_left_to_it(
 ) -> None:
     path = tmp_path / "a.sock"
     with serve(serving(upstream), "--uds", str(path)):
-        said = refused_start({}, "-m", "chat_sse", "--uds", str(path), exit_code=3)
+        said = refused_start({}, "--uds", str(path), exit_code=3)
         assert said == f"chat-sse: {path}: another process listens there\n"
         assert ask_over(path) == "Hello"
 
@@ -78,20 +78,20 @@ def test_any_other_file_is_refused_and_kept(tmp_path: Path) -> None:
     path.write_text("mine")
     link.symlink_to(path)
     for name in (path, link):
-        said = refused_start({"CHAT_SSE_UDS": str(name)}, "-m", "chat_sse", exit_code=3)
+        said = refused_start({"CHAT_SSE_UDS": str(name)}, exit_code=3)
         assert said == f"chat-sse: {name} exists, and is no socket\n"
     assert (path.read_text(), link.is_symlink()) == ("mine", True)
 
 
 @pytest.mark.parametrize("name", ["nowhere/a.sock", "x" * 200])
 def test_a_path_that_cannot_be_used_is_an_error_and_no_traceback(tmp_path: Path, name: str) -> None:
-    said = refused_start({}, "-m", "chat_sse", "--uds", str(tmp_path / name), exit_code=3)
+    said = refused_start({}, "--uds", str(tmp_path / name), exit_code=3)
     assert said.startswith(f"chat-sse: {tmp_path}")
     assert "Traceback" not in said
 
 
 def test_it_is_instead_of_host_and_port(tmp_path: Path) -> None:
-    said = refused_start({}, "-m", "chat_sse", "--uds", str(tmp_path / "a"), "--port", "1")
+    said = refused_start({}, "--uds", str(tmp_path / "a"), "--port", "1")
     assert "--uds is instead of --host and --port" in said
 
 

@@ -74,11 +74,12 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def start_preloaded(start: Start, log: IO[bytes]) -> ForkedProcess:
-    """Start `python -W error -m <module>` with these arguments; what it writes goes into `log`."""
+def start_preloaded(start: Start, stdout: IO[bytes], stderr: IO[bytes]) -> ForkedProcess:
+    """Start `python -W error -m <module>` with these arguments; what it writes goes into two files."""
+    files = stdout.fileno(), stderr.fileno()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        socket.send_fds(_preloaded(), [json.dumps(start).encode()], [log.fileno(), theirs.fileno()])
+        socket.send_fds(_preloaded(), [json.dumps(start).encode()], [*files, theirs.fileno()])
     return ForkedProcess(ours)
 
 
@@ -105,19 +106,19 @@ def _preloaded() -> socket.socket:
 def _next_start(control: socket.socket) -> Start | None:
     """Fork at each request. Returns what to start in a fork, and None in the first process at its end."""
     while True:
-        request, descriptors, _, _ = socket.recv_fds(control, _MAX_REQUEST_BYTES, 2)
+        request, descriptors, _, _ = socket.recv_fds(control, _MAX_REQUEST_BYTES, 3)
         if not request:
             return None
-        log, status = descriptors
+        stdout, stderr, status = descriptors
         if os.fork() == 0:
             control.close()
             _fork_and_wait(status)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.closerange(3, max(log, status) + 1)
+            os.dup2(stdout, 1)
+            os.dup2(stderr, 2)
+            os.closerange(3, max(descriptors) + 1)
             return Start(*json.loads(request))
-        os.close(log)
-        os.close(status)
+        for descriptor in descriptors:
+            os.close(descriptor)
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -91,7 +91,7 @@ def serve(
             command = [sys.executable, "-W", "error", "-m", module, *arguments]
             process: Process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
         else:
-            process = start_preloaded(Start(module, arguments, folder, environ, open_files), log)
+            process = start_preloaded(Start(module, arguments, folder, environ, open_files), log, log)
         with _ended_at_exit(process, Path(log.name)) as service:
             yield service
 
@@ -175,12 +175,24 @@ def workers_of(service: RunningService) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def refused_start(environ: Mapping[str, str], *arguments: str, exit_code: int = 2) -> str:
+def run_to_end(
+    *arguments: str, folder: Path, env: Mapping[str, str], seconds: float = 30
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m chat_sse` in a folder, with no environment but this, and wait until it has ended."""
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = start_preloaded(Start("chat_sse", arguments, str(folder), env, None), stdout, stderr)
+        try:
+            process.wait(seconds)
+        finally:
+            process.kill()
+        said = [os.pread(file.fileno(), 1_000_000, 0).decode() for file in (stdout, stderr)]
+        return subprocess.CompletedProcess(arguments, process.wait(seconds), *said)
+
+
+def refused_start(env: Mapping[str, str], *arguments: str, exit_code: int = 2) -> str:
     """Start a service that must refuse; give what it says."""
-    refused = subprocess.run(
-        [sys.executable, *arguments],
-        env={"PATH": "", "OPENAI_API_KEY": "sk-test", "CHAT_SSE_PORT": "0", **environ},
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    environ = {"PATH": "", "OPENAI_API_KEY": "sk-test", "CHAT_SSE_PORT": "0", **env}
+    with tempfile.TemporaryDirectory() as folder:
+        refused = run_to_end(*arguments, folder=Path(folder), env=environ)
     assert refused.returncode == exit_code, refused.stderr
     return refused.stderr
