@@ -6,7 +6,7 @@ other floor knows of it.
 """
 
 import re
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from chat_sse.errors import InvalidRequest, PayloadTooLarge
 from chat_sse.ui_messages import UiImage, check_image, read_parts
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+Tokens: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
 # Chat ids are made by clients; the AI SDK's have 16 characters. A longer one than this is no id.
 MAX_CHAT_ID_CHARS = 200
@@ -58,18 +59,20 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content: Content
 
 
-class _Options(msgspec.Struct, frozen=True, kw_only=True):
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be asked for beside the question."""
+
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
-class AskRequest(_Options, frozen=True, kw_only=True):
+class AskRequest(Options, frozen=True, kw_only=True):
     """The body of `POST /ask`. Fields not named here are ignored: frontends send many of their own.
 
     `id` names the chat, the same at every turn: by it the AI SDK finds the chat's running answer again.
     """
 
+    max_output_tokens: Tokens | None = None
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
     id: str | None = None
 
@@ -87,7 +90,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The chat's id as the client sent it, if it did."""
 
 
-class _SentText(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+class SentText(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
     """A text part as it is sent: an empty one says nothing, and is dropped."""
 
     text: str
@@ -103,21 +106,25 @@ class _Attachment(msgspec.Struct, frozen=True, kw_only=True):
         check_image(self.content_type, self.url)
 
 
-class _Turn(msgspec.Struct, frozen=True, kw_only=True):
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """A message in either shape. With both there, `parts` count: `content` only repeats their text."""
 
     role: Role
-    content: str | list[_SentText | ImagePart] | None = None
+    content: str | list[SentText | ImagePart] | None = None
     parts: list[msgspec.Raw] | None = None
     attachments: list[_Attachment] = msgspec.field(name="experimental_attachments", default_factory=list)
 
 
-class _Body(_Options, frozen=True, kw_only=True):
-    messages: Annotated[list[_Turn], msgspec.Meta(min_length=1)]
+class Body(Options, frozen=True, kw_only=True):
+    """A body as it is sent."""
+
+    max_output_tokens: Tokens | None = None
+    messages: Annotated[list[Turn], msgspec.Meta(min_length=1)]
     id: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Body)
+Sent = TypeVar("Sent")
+_decoder = msgspec.json.Decoder(Body)
 # Escapes in JSON: whole pairs and all others first, so that what is left in group 1 is half of a pair.
 _ESCAPES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
@@ -130,7 +137,11 @@ def decode_ask(body: bytes | bytearray, *, allows_system: bool = False) -> AskRe
 
     `allows_system`: whether there may be messages of the roles `system` and `developer`.
     """
-    sent = _decoded(body)
+    return ask_of(decode(_decoder, body), allows_system=allows_system)
+
+
+def ask_of(sent: Body, *, allows_system: bool) -> AskRequest:
+    """Check a decoded body, as `decode_ask` does."""
     if not allows_system:
         _refuse_system_messages(sent)
     turns = enumerate(sent.messages)
@@ -147,7 +158,7 @@ def decode_ask(body: bytes | bytearray, *, allows_system: bool = False) -> AskRe
     )
 
 
-def _refuse_system_messages(sent: _Body) -> None:
+def _refuse_system_messages(sent: Body) -> None:
     for index, turn in enumerate(sent.messages):
         if turn.role in SYSTEM_ROLES:
             raise InvalidRequest(
@@ -156,16 +167,17 @@ def _refuse_system_messages(sent: _Body) -> None:
             )
 
 
-def _decoded(body: bytes | bytearray) -> _Body:
+def decode(decoder: msgspec.json.Decoder[Sent], body: bytes | bytearray) -> Sent:
+    """Decode a body of any type. Raises InvalidRequest with the path of the field at fault."""
     try:
-        return _decoder.decode(body)
+        return decoder.decode(body)
     except UnicodeDecodeError as exc:
         raise InvalidRequest("the body is not UTF-8") from exc
     except msgspec.ValidationError as exc:
         raise InvalidRequest(_without_value(str(exc))) from exc
     except msgspec.DecodeError as exc:
         if (mended := _without_half_characters(body)) != body:
-            return _decoded(mended)
+            return decode(decoder, mended)
         raise InvalidRequest(str(exc)) from exc
     except RecursionError as exc:
         raise InvalidRequest("the body is nested too deeply") from exc
@@ -181,7 +193,7 @@ def _without_value(fault: str) -> str:
     return _VALUE.sub("value", fault)
 
 
-def _message(turn: _Turn, path: str) -> Message | None:
+def _message(turn: Turn, path: str) -> Message | None:
     """Turn either shape into OpenAI's. None for an assistant's turn of which no word arrived."""
     role = turn.role
     if not turn.parts and not turn.attachments:
@@ -212,7 +224,7 @@ def _checked(content: str | list[ContentPart], path: str) -> Content:
     return content
 
 
-def _spoken(turn: _Turn, path: str) -> list[ContentPart]:
+def _spoken(turn: Turn, path: str) -> list[ContentPart]:
     """Return what a turn of the AI SDK says, in its order."""
     spoken: list[ContentPart] = [
         _image(part.url) if isinstance(part, UiImage) else TextPart(text=part.text)
@@ -223,11 +235,11 @@ def _spoken(turn: _Turn, path: str) -> list[ContentPart]:
     return [*spoken, *(_image(attachment.url) for attachment in turn.attachments)]
 
 
-def _parts_of(sent: list[_SentText | ImagePart]) -> list[ContentPart]:
+def _parts_of(sent: list[SentText | ImagePart]) -> list[ContentPart]:
     return [
-        TextPart(text=part.text) if isinstance(part, _SentText) else part
+        TextPart(text=part.text) if isinstance(part, SentText) else part
         for part in sent
-        if not isinstance(part, _SentText) or part.text
+        if not isinstance(part, SentText) or part.text
     ]
 
 

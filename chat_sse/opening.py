@@ -11,7 +11,7 @@ from chat_sse.access.principal import BeforeAsk
 from chat_sse.api.openapi.document import document
 from chat_sse.api.routes import routes
 from chat_sse.api.service import Service
-from chat_sse.formats import FORMATS
+from chat_sse.formats import FORMATS, formats_at
 from chat_sse.formats.base import Delivery
 from chat_sse.limits.admission import Limits
 from chat_sse.limits.bodies import BodyMemory
@@ -56,7 +56,7 @@ def check_settings(settings: Settings, *, has_store: bool = False) -> None:
 
 
 def _format_faults(settings: Settings) -> Iterator[str]:
-    names = [kind.name for kind in FORMATS]
+    names = [kind.name for kind in formats_at()]
     if settings.default_format.lower() not in names:
         yield f"{variable('default_format')} must be one of {', '.join(names)}"
 
@@ -152,7 +152,7 @@ def make_service(
     )
     return Service(
         relay=relay,
-        formats=tuple(kind(delivery) for kind in FORMATS),
+        formats={kind.root: tuple(fmt(delivery) for fmt in formats_at(kind.root)) for kind in FORMATS},
         default_format=settings.default_format.lower(),
         policy=Policy(
             models=allowed_models(settings, upstream.models),

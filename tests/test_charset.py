@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_sse.events import as_ascii
-from chat_sse.formats import FORMATS
+from chat_sse.formats import formats_at
 from tests.support.readme import README
 from tests.support.service import HELLO, RunningService
 from tests.support.tables import Matrix
@@ -81,7 +81,7 @@ def test_an_event_streams_json_is_ascii(
     assert response.content.isascii()
 
 
-@pytest.mark.parametrize("fmt", [kind.name for kind in FORMATS])
+@pytest.mark.parametrize("fmt", [kind.name for kind in formats_at()])
 def test_head_says_what_get_says(service: RunningService, upstream: ScriptedUpstream, fmt: str) -> None:
     url = f"{service.url}/ask?q=Hi&format={fmt}"
     head, got = httpx2.head(url), httpx2.get(url, timeout=30)

@@ -23,7 +23,7 @@ from chat_sse.events import (
     error_of,
     failure,
 )
-from chat_sse.formats import ai_sdk, html_fragments, json_body, sse, text
+from chat_sse.formats import FORMATS, ai_sdk, html_fragments, json_body, openai, sse, text
 from tests.support.service import parse_sse
 
 ID = "8f3c"
@@ -124,14 +124,46 @@ def read_html(batches: Iterator[Sequence[bytes]]) -> Read:
     return Read(text, ends)
 
 
+def read_openai(batches: Iterator[Sequence[bytes]]) -> Read:
+    encoder = openai.CompletionEncoder(ID, -1, created=1)
+    encoder.ended = True  # as the response has it before the last piece
+    *blocks, last, nothing = b"".join(encoder.encode(batch) for batch in batches).decode().split("\n\n")
+    assert nothing == ""
+    data = [block.partition("\n")[0].removeprefix("data: ") for block in (*blocks, last)]
+    done = data[-1] == "[DONE]"
+    assert encoder.ended == done  # or the connection is broken off
+    chunks = [json.loads(text) for text in data[: -1 if done else None]]
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk.get("choices", [])]
+    error = chunks[-1].get("error", {}).get("message")
+    stopped = "stopped" if error == openai.STOPPED else "failed"
+    return Read("".join(delta.get("content", "") for delta in deltas), ["whole" if done else stopped])
+
+
+def read_openai_body(batches: Iterator[Sequence[bytes]]) -> Read:
+    entries = [entry for batch in batches for entry in batch]
+    try:
+        [choice] = openai.completion(entries, 1).choices
+    except ChatError as exc:
+        text = "".join(e.content for e in map(decode_event, entries) if isinstance(e, Delta))
+        return Read(text, ["stopped" if exc.content == openai.STOPPED else "failed"])
+    return Read(choice.message.content, ["whole"])
+
+
 READERS = {
     "sse": read_sse,
     "text": read_text,
     "json": read_json,
     "ai-sdk": read_ai_sdk,
     "html": read_html,
+    "openai": read_openai,
+    "openai-body": read_openai_body,
 }
 every_format = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+
+
+def test_every_format_has_a_reader_here() -> None:
+    assert list(READERS) == [kind.name for kind in FORMATS]
+
 
 # Any text that JSON can carry: no lone surrogates; line ends and U+2028 all the more.
 pieces = st.text(

@@ -25,6 +25,10 @@ REQUEST_HEADERS = (
     # What clients and tracing add by themselves: none of it is obeyed, and refusing one would stop a page.
     *("Baggage", "Cache-Control", "Pragma", "Sentry-Trace", "Traceparent", "Tracestate"),
     *("User-Agent", "X-Requested-With"),
+    # OpenAI's SDKs.
+    *("OpenAI-Organization", "OpenAI-Project"),
+    *(f"X-Stainless-{name}" for name in ("Arch", "Lang", "OS", "Package-Version", "Retry-Count")),
+    *(f"X-Stainless-{name}" for name in ("Runtime", "Runtime-Version", "Timeout")),
 )
 RESPONSE_HEADERS = (
     "Content-Location",

@@ -1,4 +1,4 @@
-"""Every exception as a response with the one error body.
+"""Every exception as a response with the one error body, or with what the clients of another wire read.
 
 The middleware stands inside CORS, so that a browser may read a 500 as well: Starlette's own handler for
 unexpected exceptions is outside of it.
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chat_sse.access.paths import own_path
 from chat_sse.errors import (
     ChatError,
     ForbiddenOrigin,
@@ -23,26 +24,36 @@ from chat_sse.errors import (
     NotFound,
     Unauthenticated,
 )
+from chat_sse.formats import wire_at
+from chat_sse.formats.base import Refusal
 
 log = logging.getLogger(__name__)
 
 
-def error_headers_and_body(error: ChatError, request_id: str) -> tuple[dict[str, str], bytes]:
-    """Return the header fields, names in lower case, and the body that any response with this error has."""
-    headers = {"content-type": "application/json"}
+def error_headers_and_body(
+    error: ChatError, request_id: str, refusal: Refusal | None = None, **more: object
+) -> tuple[dict[str, str], bytes]:
+    """Return the header fields, names in lower case, and the body that any response with this error has.
+
+    `refusal`: the error in the shape of another wire. `more`: further fields of the body.
+    """
+    body: object = error.body(request_id) if refusal is None else refusal.body
+    headers = {"content-type": "application/json", **(refusal.headers if refusal else {})}
     headers |= {name.lower(): value for name, value in error.headers.items()}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
-    return headers, msgspec.json.encode(error.body(request_id))
+    return headers, msgspec.json.encode({**msgspec.to_builtins(body), **more} if more else body)
 
 
-def error_response(error: ChatError, scope: Scope) -> Response:
+def error_response(error: ChatError, scope: Scope, **more: object) -> Response:
     """Return an error as the HTTP response to a request, and leave its code for the log."""
     scope["state"]["error"] = error.code
-    headers, body = error_headers_and_body(error, scope["state"]["request_id"])
-    return Response(body, status_code=error.status, headers=headers)
+    request_id = scope["state"]["request_id"]
+    refusal = wire_at(own_path(scope)).refusal(error, request_id)
+    headers, body = error_headers_and_body(error, request_id, refusal, **more)
+    return Response(body, status_code=refusal.status, headers=headers)
 
 
 def handle_chat_error(request: Request, exc: Exception) -> Response:

@@ -1,5 +1,6 @@
 """What the handlers work with, and what each of them asks first: whose request it is."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
@@ -9,7 +10,7 @@ from starlette.responses import Response
 from chat_sse.access.links import Links
 from chat_sse.access.origin import Origins
 from chat_sse.access.principal import Allowance, BeforeAsk, Principal, principal_of
-from chat_sse.api.error_responses import error_headers_and_body, handle_chat_error
+from chat_sse.api.error_responses import error_response, handle_chat_error
 from chat_sse.errors import ChatError, ErrorBody, InvalidRequest, Unauthenticated
 from chat_sse.formats.base import Format
 from chat_sse.limits.admission import Limits
@@ -26,7 +27,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """One running service. Opened by `app.py`, found in the request's state."""
 
     relay: Relay
-    formats: tuple[Format, ...]
+    formats: Mapping[str, tuple[Format, ...]]
+    """By their root."""
     default_format: str
     policy: Policy
     limits: Limits
@@ -94,15 +96,11 @@ async def handle_unauthenticated(request: Request, exc: Exception) -> Response:
     It counts against the rate of its network address only: not against the total, nor against clients at the
     same address that have one.
     """
-    service, request_id = service_of(request), request.state.request_id
+    service = service_of(request)
     try:
         await service.limits.counts.misuse(request.state.principal.client)
     except ChatError as refusal:
         return handle_chat_error(request, refusal)
     login = None if service.accepts == (KEYS,) else "Please log in to use this service."
     error = Unauthenticated(str(exc), content=login)
-    request.scope["state"]["error"] = error.code  # for the log
-    told = msgspec.structs.asdict(error.body(request_id))
-    body = LoginBody(**told, accepts=service.accepts, login_url=service.login_url)
-    headers, _ = error_headers_and_body(error, request_id)
-    return Response(msgspec.json.encode(body), status_code=error.status, headers=headers)
+    return error_response(error, request.scope, accepts=service.accepts, login_url=service.login_url)

@@ -7,7 +7,9 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 from starlette.responses import Response
 
+from chat_sse.errors import ChatError
 from chat_sse.events import Subscriber
+from chat_sse.messages import AskRequest, decode_ask
 
 Batches: TypeAlias = AsyncGenerator[Sequence[bytes], None]
 Json: TypeAlias = dict[str, Any]
@@ -54,6 +56,24 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """How long a reader that can resume is served before it is cut off between two events. None: always."""
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a body asks."""
+
+    ask: AskRequest
+    format: "Format"
+    """What answers it."""
+    key: str | None = None
+    """The idempotency key that it holds; one in the request's head wins."""
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as an HTTP response."""
+
+    status: int
+    body: msgspec.Struct
+    headers: Mapping[str, str] = {}
+
+
 class Format(ABC):
     """A wire format: its encoding, the response that sends it, and its part of the OpenAPI document."""
 
@@ -65,6 +85,13 @@ class Format(ABC):
     """Whether its clients can come back after a break. If not, the call to upstream ends when they leave."""
     has_ids: ClassVar[bool]
     """Whether its events carry ids, so that a reader can start after one. Others are read from the start."""
+
+    root: ClassVar[str] = "/"
+    """The path that its addresses lie under, where errors have its shape too. Those of `/` share `/ask`."""
+    reads_body: ClassVar[bool] = False
+    """Whether it needs a question's body to answer: `read` does more than decode it."""
+    replays: ClassVar[bool] = False
+    """Whether it needs an answer's beginning to go on after a cursor. It is read from the start then."""
 
     summary: ClassVar[str]
     """The title of its example where formats share a media type."""
@@ -81,6 +108,15 @@ class Format(ABC):
     @abstractmethod
     def respond(self, reading: Reading) -> Response:
         """Return the response that sends what is read."""
+
+    def read(self, body: bytes | bytearray, *, allows_system: bool) -> Asked:
+        """Return what a body asks. Raises InvalidRequest. `allows_system`: see `decode_ask`."""
+        return Asked(ask=decode_ask(body, allows_system=allows_system), format=self)
+
+    @staticmethod
+    def refusal(error: ChatError, request_id: str) -> Refusal:
+        """Return an error in the shape that its clients read."""
+        return Refusal(status=error.status, body=error.body(request_id))
 
     def respond_to_head(self) -> Response:
         """Return the response to a HEAD that stands for a question: `respond`'s head, of no answer."""

@@ -4,15 +4,16 @@ Nothing is sent before that, so an error is an HTTP error whenever it happens. A
 whose `finish_reason` is "cancelled".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import ClassVar, Literal
 
 import msgspec
 from starlette.responses import Response
 
+from chat_sse.errors import ChatError
 from chat_sse.events import Delta, Done, Failure, Reasoning, Start, Usage, decode_event, error_of
-from chat_sse.formats.base import SCHEMA_REF, Format, Json, Reading
+from chat_sse.formats.base import SCHEMA_REF, Delivery, Format, Json, Reading
 from chat_sse.formats.client_stream import ClientStream
 from chat_sse.formats.streamed_response import StreamedResponse
 
@@ -57,15 +58,28 @@ def collect(entries: Sequence[bytes]) -> Answer:
 
 
 class JsonAnswer(StreamedResponse):
-    """Waits for the end of the answer."""
+    """Waits for the end of the answer, and sends what `collect` makes of it."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        delivery: Delivery,
+        collect: Callable[[Sequence[bytes]], msgspec.Struct] = collect,
+    ) -> None:
+        super().__init__(reading, delivery, "application/json")
+        self._collect = collect
 
     async def produce(self, client: ClientStream) -> None:
         """Send the body. Raises ChatError when the answer fails."""
         entries: list[bytes] = []
-        async with aclosing(self.reading.follow(None)) as batches:
-            async for batch in batches:
-                entries += batch
-        body = msgspec.json.encode(collect(entries))
+        try:
+            async with aclosing(self.reading.follow(None)) as batches:
+                async for batch in batches:
+                    entries += batch
+            body = msgspec.json.encode(self._collect(entries))
+        except ChatError as exc:
+            exc.may_cost = True  # by now upstream has been asked
+            raise
         self.headers["Content-Length"] = str(len(body))
         await client.begin(self.head())
         await client.last(body)
@@ -84,7 +98,7 @@ class JsonFormat(Format):
 
     def respond(self, reading: Reading) -> Response:
         """Return a response that is sent once, at the end of the answer."""
-        return JsonAnswer(reading, self._delivery, self.media_type)
+        return JsonAnswer(reading, self._delivery)
 
     @staticmethod
     def example(entries: Sequence[bytes]) -> Json:

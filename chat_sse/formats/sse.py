@@ -216,6 +216,11 @@ SERVER_SENT_EVENT: Json = {
 }
 
 
+def stream_id_of(entries: Sequence[bytes]) -> str:
+    """Return the id of the answer that begins with these entries."""
+    return msgspec.json.decode(entries[0], type=Start).id
+
+
 class NumberedEvents(Format):
     """A format whose events carry their numbers, so that a reader can come back after any of them."""
 
@@ -233,8 +238,7 @@ class NumberedEvents(Format):
     @classmethod
     def example(cls, entries: Sequence[bytes]) -> str:
         """Return the stream of a whole answer."""
-        stream_id = msgspec.json.decode(entries[0], type=Start).id
-        return cls.encoder(stream_id, 0).encode(entries).decode()
+        return cls.encoder(stream_id_of(entries), 0).encode(entries).decode()
 
 
 class SseFormat(NumberedEvents):

@@ -149,21 +149,26 @@ class Relay:
         return None if (await stream.extent()).sealed else stream
 
     async def follow(
-        self, stream: Log, after: int, subscriber: Subscriber | None = None, *, resumable: bool = True
+        self,
+        stream: Log,
+        after: int,
+        subscriber: Subscriber | None = None,
+        *,
+        resumable: bool = True,
+        resumes: bool = False,
     ) -> AsyncGenerator[Sequence[bytes], None]:
         """Read a log after a cursor (exclusive; -1 for all) as the entries come, until the terminal one.
 
-        `subscriber`: see `Log.read`. What it accepts is not yielded.
-
-        An iteration counts as a reader: when the last one ends, the disconnect grace begins. `resumable`:
-        whether this reader could come back; there is no grace for one that cannot.
+        `subscriber`: see `Log.read`. What it accepts is not yielded. An iteration counts as a reader: when
+        the last one ends, the disconnect grace begins. `resumable`: whether this reader could come back;
+        there is no grace for one that cannot. `resumes`: it has.
 
         Raises ChatError when the log cannot be read any further from here; InternalError when it has ended
         before the cursor: it was sealed for a producer that is gone, and had shown more than it could tell.
         """
         has_ended = False
         own = self._readers_of(stream)
-        with self._readers.reading(own, resumes=after >= 0, resumable=resumable), stream.reading():
+        with self._readers.reading(own, resumes=resumes, resumable=resumable), stream.reading():
             while entries := await stream.read(after, subscriber):
                 after = stream.length - 1
                 has_ended = is_terminal(entries[-1])

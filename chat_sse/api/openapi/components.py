@@ -11,6 +11,7 @@ from chat_sse.api.service import LoginBody
 from chat_sse.errors import (
     ChatError,
     ErrorBody,
+    InternalError,
     LimitReached,
     Overloaded,
     Unauthenticated,
@@ -19,8 +20,8 @@ from chat_sse.errors import (
     UpstreamUnavailable,
 )
 from chat_sse.events import EVENT_ID, Event
-from chat_sse.formats import FORMATS
-from chat_sse.formats.base import SCHEMA_REF, Json
+from chat_sse.formats import FORMATS, formats_at
+from chat_sse.formats.base import SCHEMA_REF, Format, Json
 from chat_sse.messages import MAX_KEY_CHARS, AskRequest
 from chat_sse.standing import Me
 
@@ -32,7 +33,6 @@ LIMITS = ("RateLimit", "RateLimit-Policy")
 # Those that may say when to come back.
 HAVE_RETRY_AFTER = (UpstreamRateLimit, UpstreamTimeout, UpstreamUnavailable, Overloaded, LimitReached)
 
-ERROR_BODY: Json = {"$ref": "#/components/schemas/ErrorBody"}
 LOGIN_BODY: Json = {"$ref": "#/components/schemas/LoginBody"}
 # What a 401 says beside the error.
 LOGIN: Json = {"accepts": ["keys"], "login_url": None}
@@ -116,7 +116,7 @@ PARAMETERS: Json = {
         "format",
         "query",
         "The answer's format. It wins over `Accept`; without both it is the server's default.",
-        enum=[kind.name for kind in FORMATS],
+        enum=[kind.name for kind in formats_at()],
     ),
     "IdempotencyKey": _parameter(
         "Idempotency-Key",
@@ -194,27 +194,39 @@ def header(*names: str) -> Json:
     return {**found, "X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
 
 
-def error_responses(kinds: Sequence[type[ChatError]]) -> dict[str, Json]:
-    """Describe errors, one response a status, one example a code."""
+def error_responses(kinds: Sequence[type[ChatError]], wire: type[Format]) -> dict[str, Json]:
+    """Describe errors in the shape of a wire, one response a status, one example a code."""
     by_status: dict[int, list[type[ChatError]]] = {}
     for kind in kinds:
-        by_status.setdefault(kind.status, []).append(kind)
-    return {str(status): _error_response(status, found) for status, found in sorted(by_status.items())}
+        by_status.setdefault(wire.refusal(kind(), "").status, []).append(kind)
+    return {str(status): _error_response(status, found, wire) for status, found in sorted(by_status.items())}
 
 
-def _error_response(status: int, kinds: Sequence[type[ChatError]]) -> Json:
+def error_example(kind: type[ChatError], wire: type[Format]) -> Json:
+    """Return the body that an error has on a wire."""
+    body: Json = msgspec.to_builtins(wire.refusal(kind(kind.example), "c0ffee0123456789").body)
+    return body
+
+
+def error_schema(wire: type[Format]) -> Json:
+    """Return the schema of the bodies that errors have on a wire."""
+    return {"$ref": SCHEMA_REF.format(name=type(wire.refusal(InternalError(), "").body).__name__)}
+
+
+def _error_response(status: int, kinds: Sequence[type[ChatError]], wire: type[Format]) -> Json:
     retries = ["Retry-After"] if any(issubclass(kind, HAVE_RETRY_AFTER) for kind in kinds) else []
     limited = LIMITS if any(issubclass(kind, LimitReached) for kind in kinds) else ()
     more = LOGIN if Unauthenticated in kinds else {}
     examples = {
         kind.code: {
             "summary": inspect.cleandoc(kind.content),
-            "value": msgspec.to_builtins(kind(kind.example).body("c0ffee0123456789")) | more,
+            "value": error_example(kind, wire) | more,
         }
         for kind in kinds
     }
+    schema = LOGIN_BODY if more and wire.root == "/" else error_schema(wire)
     return {
         "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in examples)}",
         "headers": header(*retries, *limited),
-        "content": {"application/json": {"schema": LOGIN_BODY if more else ERROR_BODY, "examples": examples}},
+        "content": {"application/json": {"schema": schema, "examples": examples}},
     }

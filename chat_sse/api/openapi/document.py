@@ -19,12 +19,16 @@ from chat_sse.api.openapi.components import (
     PARAMETERS,
     PATH_PARAMETERS,
     SECURITY_SCHEMES,
+    error_example,
     error_responses,
+    error_schema,
+    header,
     schemas,
 )
 from chat_sse.api.openapi.examples import REST, STREAM, STREAM_ID
-from chat_sse.api.openapi.operations import ANY_ERROR, OPERATIONS
-from chat_sse.formats.base import Json
+from chat_sse.api.openapi.operations import OPERATIONS
+from chat_sse.errors import MethodNotAllowed
+from chat_sse.formats.base import Format, Json
 
 DESCRIPTION = f"""\
 Ask a question with its history, read the answer as server-sent events.
@@ -79,6 +83,7 @@ def document(routes: Iterable[Route], root_path: str = "") -> Json:
         "servers": [{"url": root_path or "/", "description": "This service"}],
         "tags": [
             {"name": "Ask", "description": "Ask, read on, stop."},
+            {"name": "OpenAI", "description": "The same in OpenAI's words."},
             {"name": "Operate", "description": "For load balancers and operators."},
             {"name": "Pages", "description": "For people."},
         ],
@@ -102,7 +107,11 @@ def _operation(route: Route, method: str) -> Json:
             *(_path_parameter(name) for name in route.param_convertors),
             *({"$ref": f"#/components/parameters/{name}"} for name in (*known.parameters, "RequestId")),
         ],
-        "responses": {**known.responses, **error_responses(known.errors), "default": ANY_ERROR},
+        "responses": {
+            **known.responses,
+            **error_responses(known.errors, known.wire),
+            "default": _any_error(known.wire),
+        },
     }
     if known.description:
         told["description"] = known.description
@@ -112,6 +121,22 @@ def _operation(route: Route, method: str) -> Json:
     if known.body:
         told["requestBody"] = known.body
     return told
+
+
+def _any_error(wire: type[Format]) -> Json:
+    return {
+        "description": (
+            "Any other error has the same body, such as 405 `method_not_allowed`, and 421 "
+            "`misdirected_request` for a host name that the service does not answer to."
+        ),
+        "headers": header(),
+        "content": {
+            "application/json": {
+                "schema": error_schema(wire),
+                "example": error_example(MethodNotAllowed, wire),
+            }
+        },
+    }
 
 
 def _path_parameter(name: str) -> Json:

@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from chat_sse.events import Delta, Done, Start, Usage
-from chat_sse.formats import FORMATS
+from chat_sse.formats import formats_at
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format, Json
+from chat_sse.formats.openai import ROOT
 from chat_sse.formats.sse import SseFormat
 
 STREAM_ID = "8f3c1d5e9a7b42608f3c1d5e9a7b4260"
@@ -51,7 +52,8 @@ def _example(kind: type[Format]) -> Any:
 
 
 # What an answer can look like, by media type.
-ANSWER = _content(FORMATS)
+ANSWER = _content(formats_at())
+COMPLETION = _content(formats_at(ROOT))
 # Where the AI SDK's format is the default.
 CHAT_ANSWER = {
     **ANSWER,

@@ -1,88 +1,22 @@
 """What is said of each route beside what the route says itself: one entry a route."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import msgspec
-
-from chat_sse.api.openapi.components import ERROR_BODY, LIMITS, header
-from chat_sse.api.openapi.examples import ANSWER, CHAT_ANSWER
+from chat_sse.api.openapi.components import LIMITS, header
+from chat_sse.api.openapi.examples import CHAT_ANSWER
+from chat_sse.api.openapi.openai_operations import OPENAI_OPERATIONS
+from chat_sse.api.openapi.operation import ANSWERED, ASKING, READ_TO_THE_END, READING, REFUSALS, Operation
 from chat_sse.errors import (
-    BudgetSpent,
-    ChatError,
     Draining,
-    Forbidden,
-    ForbiddenOrigin,
-    HeadTooLarge,
     InternalError,
     InvalidRequest,
-    KeyReused,
-    MethodNotAllowed,
     NotAcceptable,
-    Overloaded,
-    PayloadTooLarge,
-    RequestTimeout,
     StoreUnavailable,
     StreamNotFound,
-    TooManyRequests,
-    TooManyStreams,
-    Unauthenticated,
     UnsupportedMediaType,
-    UpstreamAuthentication,
-    UpstreamProtocol,
-    UpstreamRateLimit,
-    UpstreamRejected,
-    UpstreamTimeout,
-    UpstreamUnavailable,
 )
 from chat_sse.formats.base import Json
 
-
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be said of one route beside what it says itself."""
-
-    tag: str
-    summary: str
-    """A title."""
-    description: str = ""
-    parameters: Sequence[str] = ()
-    """Names of PARAMETERS."""
-    body: Json | None = None
-    responses: Mapping[str, Json]
-    errors: Sequence[type[ChatError]] = ()
-    security: Sequence[str] = ()
-    """Names of SECURITY_SCHEMES, each of which is enough."""
-
-
-# Wherever answers are: what is said to those who may not, and to those who do not stop trying.
-REFUSALS = (Unauthenticated, Forbidden, ForbiddenOrigin, TooManyRequests, Overloaded)
-# Before an answer has begun, these can come from any operation that asks.
-ASKING = (
-    InvalidRequest,
-    *REFUSALS,
-    StreamNotFound,
-    NotAcceptable,
-    PayloadTooLarge,
-    RequestTimeout,
-    KeyReused,
-    TooManyStreams,
-    BudgetSpent,
-    HeadTooLarge,
-    InternalError,
-    UpstreamAuthentication,
-    UpstreamRateLimit,
-    UpstreamRejected,
-    UpstreamUnavailable,
-    UpstreamTimeout,
-    UpstreamProtocol,
-    Draining,
-    StoreUnavailable,
-)
-
-ANSWERED: Json = {
-    "description": "The answer, as it comes.",
-    "headers": header("Content-Location", *LIMITS),
-    "content": ANSWER,
-}
 READ: Json = {**ANSWERED, "headers": header("Content-Location")}
 ACCEPTED: Json = {
     "description": "Asked with `Prefer: respond-async`. Read the answer at `Location`.",
@@ -110,24 +44,6 @@ STANDING: Json = {
         }
     },
 }
-READ_TO_THE_END: Json = {
-    "description": "`Last-Event-ID` was the answer's last event. 204 ends an `EventSource` for good.",
-    "headers": header(),
-}
-ANY_ERROR: Json = {
-    "description": (
-        "Any other error has the same body, such as 405 `method_not_allowed`, and 421 `misdirected_request` "
-        "for a host name that the service does not answer to."
-    ),
-    "headers": header(),
-    "content": {
-        "application/json": {
-            "schema": ERROR_BODY,
-            "example": msgspec.to_builtins(MethodNotAllowed(MethodNotAllowed.example).body("c0ffee")),
-        }
-    },
-}
-
 QUESTIONS: Json = {
     "required": True,
     "description": "The conversation so far, the question last.",
@@ -222,7 +138,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
         parameters=("Format", "LastEventId", "LastEventIdInQuery"),
         responses={"200": READ, "204": READ_TO_THE_END},
-        errors=(InvalidRequest, *REFUSALS, StreamNotFound, NotAcceptable, InternalError, StoreUnavailable),
+        errors=READING,
         security=("ApiKey", "Token", "Link"),
     ),
     ("GET", "/ask/{chat_id}/stream"): Operation(
@@ -247,6 +163,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         errors=(*REFUSALS, StreamNotFound, InternalError, StoreUnavailable),
         security=("ApiKey", "Token", "Link"),
     ),
+    **OPENAI_OPERATIONS,
     ("GET", "/me"): Operation(
         tag="Ask",
         summary="Your limits",

@@ -1,0 +1,173 @@
+"""OpenAI's own SDK, as its users run it, against the real service: only its base URL is another one."""
+
+import importlib.metadata
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from openai import APIError, BadRequestError, InternalServerError, OpenAI, RateLimitError, Stream
+from openai.types.chat import ChatCompletionChunk
+
+from tests.support.long_answer import PATIENT
+from tests.support.proxy import BadNetwork
+from tests.support.service import HELLO, RunningService, serve
+from tests.support.tables import ClientTable
+from tests.support.upstream import Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence
+
+MESSAGES: Any = HELLO["messages"]
+MODEL = "gpt-4o-mini"
+WHOLE, LENGTH, FAULT, STOP = "a whole answer", "cut by the token limit", "upstream fails midway", "stopped"
+ROW = f"openai {importlib.metadata.version('openai')} (Python)", 'OpenAI(base_url="…/v1")'
+
+
+@pytest.fixture(scope="module")
+def patient(upstream_port: int) -> Iterator[RunningService]:
+    """A service that waits longer for a reader's return than this file's take."""
+    with serve({**PATIENT, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}) as running:
+        yield running
+
+
+@pytest.fixture
+def sdk(service: RunningService) -> Iterator[OpenAI]:
+    with OpenAI(api_key="none", base_url=f"{service.url}/v1") as client:
+        yield client
+
+
+def text_of(stream: Stream[ChatCompletionChunk]) -> tuple[str, str | None]:
+    """Read a stream as its users do: the text, and how it ended."""
+    text, reason = "", None
+    for chunk in stream:
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            reason = choice.finish_reason or reason
+    return text, reason
+
+
+def test_a_whole_answer_as_a_stream_and_as_one_body(
+    sdk: OpenAI, upstream: ScriptedUpstream, client_table: ClientTable
+) -> None:
+    upstream.answer(Say("Hel"), Say("lo "), Say("🙂"), Finish())
+    chunks = list(
+        sdk.chat.completions.create(
+            model=MODEL, messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "Hello 🙂"
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    usage = chunks[-1].usage
+    assert usage is not None
+    body = sdk.chat.completions.create(model=MODEL, messages=MESSAGES)
+    assert (body.choices[0].message.content, body.choices[0].finish_reason) == ("Hello 🙂", "stop")
+    assert body.usage is not None
+    assert body.usage.total_tokens == usage.total_tokens == 18
+    assert [model.id for model in sdk.models.list()] == [MODEL]
+    client_table.enter(*ROW, WHOLE, "finish_reason stop, usage where asked for; as one body too")
+
+
+def test_an_answer_cut_by_the_limit(
+    sdk: OpenAI, upstream: ScriptedUpstream, client_table: ClientTable
+) -> None:
+    upstream.answer(Say("Hello"), Finish("length"))
+    stream = sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True, max_tokens=5)
+    assert text_of(stream) == ("Hello", "length")
+    assert upstream.calls[0].body["max_tokens"] == 5
+    client_table.enter(*ROW, LENGTH, "finish_reason length")
+
+
+def test_an_error_in_the_middle_is_raised(
+    sdk: OpenAI, upstream: ScriptedUpstream, client_table: ClientTable
+) -> None:
+    upstream.answer(Say("Hel"), Reset())
+    with pytest.raises(APIError, match="cut off before it was complete") as caught:
+        text_of(sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))
+    assert caught.value.code == "upstream_protocol_error"
+    client_table.enter(*ROW, FAULT, "APIError; the text so far stays")
+
+
+def test_an_error_in_the_middle_of_one_body_is_not_asked_again(
+    sdk: OpenAI, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("Hel"), Reset())
+    with pytest.raises(InternalServerError):
+        sdk.chat.completions.create(model=MODEL, messages=MESSAGES)
+    assert upstream.paid_calls == 1
+
+
+def test_an_answer_that_somebody_stops_is_an_error_and_no_whole_one(
+    sdk: OpenAI, service: RunningService, upstream: ScriptedUpstream
+) -> None:
+    upstream.answer(Say("first"), Silence())
+    stream = sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
+    chunks = (next(stream), next(stream))
+    assert chunks[1].choices[0].delta.content == "first"
+    httpx2.delete(f"{service.url}/ask/{chunks[0].id}")
+    with pytest.raises(APIError, match=r"The answer was stopped\."):
+        next(stream)
+
+
+def test_closing_the_stream_ends_the_upstream_call(
+    sdk: OpenAI, upstream: ScriptedUpstream, client_table: ClientTable
+) -> None:
+    upstream.answer(Say("first"), Silence())
+    stream = sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
+    assert next(stream).choices[0].delta.role == "assistant"
+    stream.close()
+    assert upstream.calls[0].wait_gone(10)
+    client_table.enter(*ROW, STOP, "upstream is cancelled after the grace")
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_the_sdks_own_retry_after_a_lost_connection_attaches_by_the_key(
+    patient: RunningService, upstream: ScriptedUpstream, is_stream: bool
+) -> None:
+    upstream.answer(Say("Hello"), Finish())
+    with BadNetwork(patient.url) as network, OpenAI(api_key="none", base_url=f"{network.url}/v1") as sdk:
+        network.cut_next(after=1)
+        key = {"Idempotency-Key": f"sdk-{is_stream}"}
+        answer: Any = sdk.chat.completions.create(
+            model=MODEL, messages=MESSAGES, stream=is_stream, extra_headers=key
+        )
+        text = text_of(answer)[0] if is_stream else answer.choices[0].message.content
+        network.wait_for_cuts(1)
+    assert text == "Hello"
+    assert upstream.paid_calls == 1
+
+
+def test_a_cut_stream_is_an_error_and_is_read_on_by_its_last_id_for_one_paid_call(
+    patient: RunningService, upstream: ScriptedUpstream
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Say("one "), Say("two "), Hold(gate), Say("three"), Finish())
+    lines: list[str] = []
+    with BadNetwork(patient.url) as network, OpenAI(api_key="none", base_url=f"{network.url}/v1") as sdk:
+        network.cut_next(after=b'"two "', reset=False)  # within an event
+        answers = sdk.chat.completions.with_streaming_response
+        with (
+            answers.create(model=MODEL, messages=MESSAGES, stream=True) as response,
+            pytest.raises(httpx2.RemoteProtocolError),
+        ):
+            lines.extend(response.iter_lines())
+        place = [line for line in lines if line.startswith("id: ")][-1].removeprefix("id: ")
+        gate.set()
+        rest = sdk.get(
+            f"/chat/completions/{place.partition('.')[0]}",
+            cast_to=ChatCompletionChunk,
+            options={"headers": {"Last-Event-ID": place}},
+            stream=True,
+            stream_cls=Stream[ChatCompletionChunk],
+        )
+        assert text_of(rest) == ("two three", "stop")
+    assert '"one "' in "".join(lines)
+    assert upstream.paid_calls == 1
+
+
+def test_refusals_are_the_sdks_own_exceptions(sdk: OpenAI, upstream: ScriptedUpstream) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        sdk.chat.completions.create(model=MODEL, messages=MESSAGES, n=2)
+    assert (caught.value.param, caught.value.code) == ("n", "invalid_request")
+    assert upstream.calls == []
+    upstream.answer(Refuse(429, headers={"Retry-After": "7"}))
+    with pytest.raises(RateLimitError):
+        sdk.with_options(max_retries=0).chat.completions.create(model=MODEL, messages=MESSAGES)
