@@ -1,20 +1,18 @@
 """The Vercel AI SDK's own clients under Node, each in a process of its own, against the real service."""
 
 import json
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from queue import Empty, Queue
 from typing import Any
 
 import pytest
 
 from tests.conftest import QUICK
+from tests.support.node import Node, node, version
 from tests.support.service import RunningService, serve
-from tests.support.tables import ClientTable
+from tests.support.tables import FAULT, LENGTH, STOP, WHOLE, ClientTable
 from tests.support.upstream import (
     Cut,
     Finish,
@@ -28,65 +26,10 @@ from tests.support.upstream import (
     Silence,
 )
 
-FOLDER = Path(__file__).parent / "clients"
-PATIENCE = 30.0
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
-
-WHOLE, LENGTH, FAULT, STOP = "a whole answer", "cut by the token limit", "upstream fails midway", "stopped"
 
 # The names under which package.json installs the versions.
 every_version = pytest.mark.parametrize("package", ["ai", "ai6", "ai5"])
-
-
-class Node:
-    """A script of `tests/clients` that reports in lines of JSON."""
-
-    def __init__(self, script: str, order: Mapping[str, Any]) -> None:
-        assert (FOLDER / "node_modules").is_dir(), "no clients: npm ci --prefix tests/clients"
-        command = ["node", str(FOLDER / script), json.dumps(order)]
-        self.process = subprocess.Popen(
-            command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self._lines: Queue[str | None] = Queue()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def report(self) -> dict[str, Any]:
-        """Wait for the next report."""
-        try:
-            line = self._lines.get(timeout=PATIENCE)
-        except Empty:
-            raise AssertionError("the client reports nothing") from None
-        assert line is not None, "the client has ended"
-        try:
-            found: dict[str, Any] = json.loads(line)
-        except ValueError:
-            self.process.wait(PATIENCE)
-            rest = "".join(iter(lambda: self._lines.get(timeout=PATIENCE) or "", ""))
-            raise AssertionError(line + rest) from None
-        return found
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE)
-        self._thread.join(PATIENCE)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
-
-
-@contextmanager
-def node(script: str, **order: Any) -> Iterator[Node]:
-    process = Node(script, order)
-    try:
-        yield process
-    finally:
-        process.close()
 
 
 @contextmanager
@@ -95,10 +38,6 @@ def chat(service: RunningService, package: str, run: str, **order: Any) -> Itera
     api = f"{service.url}/ask?format=ai-sdk"
     with node("ai_chat.mjs", api=api, package=package, run=run, chatId="chat-1", **order) as process:
         yield process
-
-
-def version(package: str) -> str:
-    return str(json.loads((FOLDER / "node_modules" / package / "package.json").read_text())["version"])
 
 
 def row(package: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK, as its users run it, against the real service: only its base URL is another one."""
+"""OpenAI's SDKs and what stands on them, against the real service: only their base URL is another one."""
 
 import importlib.metadata
 import threading
@@ -11,14 +11,14 @@ from openai import APIError, BadRequestError, InternalServerError, OpenAI, RateL
 from openai.types.chat import ChatCompletionChunk
 
 from tests.support.long_answer import PATIENT
+from tests.support.node import node, version
 from tests.support.proxy import BadNetwork
 from tests.support.service import HELLO, RunningService, serve
-from tests.support.tables import ClientTable
+from tests.support.tables import FAULT, LENGTH, STOP, WHOLE, ClientTable
 from tests.support.upstream import Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence
 
 MESSAGES: Any = HELLO["messages"]
 MODEL = "gpt-4o-mini"
-WHOLE, LENGTH, FAULT, STOP = "a whole answer", "cut by the token limit", "upstream fails midway", "stopped"
 ROW = f"openai {importlib.metadata.version('openai')} (Python)", 'OpenAI(base_url="…/v1")'
 
 
@@ -171,3 +171,71 @@ def test_refusals_are_the_sdks_own_exceptions(sdk: OpenAI, upstream: ScriptedUps
     upstream.answer(Refuse(429, headers={"Retry-After": "7"}))
     with pytest.raises(RateLimitError):
         sdk.with_options(max_retries=0).chat.completions.create(model=MODEL, messages=MESSAGES)
+
+
+# Under Node.
+
+node_clients = pytest.mark.parametrize("client", ["openai", "langchain"])
+NODE_ROWS = {
+    "openai": ("openai {} (Node)", 'new OpenAI({ baseURL: "…/v1" })', "openai"),
+    "langchain": (
+        "LangChain.js {}",
+        'new ChatOpenAI({ configuration: { baseURL: "…/v1" } })',
+        "@langchain/openai",
+    ),
+}
+
+
+def row(client: str) -> tuple[str, str]:
+    name, code, package = NODE_ROWS[client]
+    return name.format(version(package)), code
+
+
+def run(client: str, service: RunningService, how: str = "stream") -> dict[str, Any]:
+    with node("openai.mjs", base=f"{service.url}/v1", model=MODEL, client=client, run=how) as process:
+        return process.report()
+
+
+@node_clients
+def test_under_node_a_whole_answer_as_a_stream_and_as_one_body(
+    service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, client: str
+) -> None:
+    upstream.answer(Say("Hel"), Say("lo "), Say("🙂"), Finish())
+    whole = {"text": "Hello 🙂", "reason": "stop", "usage": 18, "error": None}
+    assert run(client, service) == run(client, service, "body") == whole
+    assert upstream.paid_calls == 2
+    client_table.enter(*row(client), WHOLE, "finish_reason stop, usage; as one body too")
+
+
+@node_clients
+def test_under_node_an_answer_cut_by_the_limit(
+    service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, client: str
+) -> None:
+    upstream.answer(Say("Hello"), Finish("length"))
+    got = run(client, service)
+    assert (got["text"], got["reason"]) == ("Hello", "length")
+    client_table.enter(*row(client), LENGTH, "finish_reason length")
+
+
+@node_clients
+def test_under_node_an_error_in_the_middle_is_thrown_and_never_asked_again(
+    service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, client: str
+) -> None:
+    upstream.answer(Say("Hel"), Reset())
+    got, body = run(client, service), run(client, service, "body")
+    assert got["text"] == "Hel"
+    assert "cut off before it was complete" in got["error"]["message"]
+    assert "cut off before it was complete" in body["error"]["message"]
+    assert upstream.paid_calls == 2
+    client_table.enter(*row(client), FAULT, f"{got['error']['name']}; the text so far stays")
+
+
+@node_clients
+def test_under_node_aborting_ends_the_upstream_call(
+    service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, client: str
+) -> None:
+    upstream.answer(Say("first"), Silence())
+    got = run(client, service, "stop")
+    assert got["text"] == "first"
+    assert upstream.calls[0].wait_gone(10)
+    client_table.enter(*row(client), STOP, "upstream is cancelled after the grace")

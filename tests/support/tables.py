@@ -24,11 +24,8 @@ PAID = _Table(
     ("paid calls",),
     ("whole answer", "reset in the middle", "reset before the first event", "reload / re-ask"),
 )
-OUTCOMES = _Table(
-    "clients of the formats",
-    ("client", "what to write"),
-    ("a whole answer", "cut by the token limit", "upstream fails midway", "stopped"),
-)
+WHOLE, LENGTH, FAULT, STOP = "a whole answer", "cut by the token limit", "upstream fails midway", "stopped"
+OUTCOMES = _Table("clients of the formats", ("client", "what to write"), (WHOLE, LENGTH, FAULT, STOP))
 
 
 class Matrix:
