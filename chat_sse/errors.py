@@ -154,7 +154,7 @@ class NotAcceptable(ChatError):
     example = (
         "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain), "
         "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream), "
-        "?format=html (Accept: text/event-stream)"
+        "?format=html (Accept: text/event-stream), ?format=ag-ui (Accept: text/event-stream)"
     )
 
 

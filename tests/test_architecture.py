@@ -18,7 +18,7 @@ FLOORS = (
     {"errors", "figures", "trace_context"},
     {"child_process", "events", "origins", "redis_access", "standing", "target", "ui_messages"},
     {"messages", "models_file"},
-    {"completions", "policy", "records", "settings"},
+    {"completions", "policy", "records", "run_agent_input", "settings"},
     {"access", "formats", "limits", "observe", "stores", "upstreams"},
     {"relay"},
     {"api", "web"},

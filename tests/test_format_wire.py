@@ -31,7 +31,7 @@ from tests.support.upstream import (
 )
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
-FORMATS = ["sse", "text", "json", "ai-sdk", "html"]
+FORMATS = ["sse", "text", "json", "ai-sdk", "html", "ag-ui"]
 every_format = pytest.mark.parametrize("fmt", FORMATS)
 without_resume = pytest.mark.parametrize("fmt", ["text", "json"])
 
@@ -86,6 +86,7 @@ def patient(upstream_port: int) -> Iterator[RunningService]:
         ("sse", "text/event-stream", {}),
         ("ai-sdk", "text/event-stream", {"x-vercel-ai-ui-message-stream": "v1"}),
         ("html", "text/event-stream", {}),
+        ("ag-ui", "text/event-stream", {}),
         ("text", "text/plain; charset=utf-8", {"x-content-type-options": "nosniff"}),
         ("json", "application/json", {}),
     ],

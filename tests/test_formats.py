@@ -23,7 +23,7 @@ from chat_sse.events import (
     error_of,
     failure,
 )
-from chat_sse.formats import FORMATS, ai_sdk, html_fragments, json_body, openai, sse, text
+from chat_sse.formats import FORMATS, ag_ui, ai_sdk, html_fragments, json_body, openai, sse, text
 from tests.support.service import parse_sse
 
 ID = "8f3c"
@@ -124,6 +124,19 @@ def read_html(batches: Iterator[Sequence[bytes]]) -> Read:
     return Read(text, ends)
 
 
+def read_ag_ui(batches: Iterator[Sequence[bytes]]) -> Read:
+    encoder = ag_ui.AgUiEncoder(ID, -1, thread_id=None, run_id=None)
+    blocks = b"".join(encoder.encode(batch) for batch in batches).decode().split("\n\n")
+    assert blocks.pop() == ""
+    found = [json.loads(block.partition("\n")[0].removeprefix("data: ")) for block in blocks]
+    text = "".join(event["delta"] for event in found if event["type"] == "TEXT_MESSAGE_CONTENT")
+    last = found[-1]
+    if last["type"] == "RUN_ERROR":
+        return Read(text, ["stopped" if last["code"] == "cancelled" else "failed"])
+    assert last["type"] == "RUN_FINISHED"
+    return Read(text, ["whole"])
+
+
 def read_openai(batches: Iterator[Sequence[bytes]]) -> Read:
     encoder = openai.CompletionEncoder(ID, -1, created=1)
     encoder.ended = True  # as the response has it before the last piece
@@ -155,6 +168,7 @@ READERS = {
     "json": read_json,
     "ai-sdk": read_ai_sdk,
     "html": read_html,
+    "ag-ui": read_ag_ui,
     "openai": read_openai,
     "openai-body": read_openai_body,
 }

@@ -1,6 +1,6 @@
 """Whatever is sent, from either side, is answered or refused in a way that is in the error tree."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from string import ascii_letters
@@ -13,10 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chat_sse.access.links import Links
+from chat_sse.completions import decode_completion
 from chat_sse.errors import InvalidRequest, PayloadTooLarge
 from chat_sse.events import Delta, Done, event_id, parse_event_id
-from chat_sse.messages import Question, decode_ask
+from chat_sse.messages import AskRequest, Question, decode_ask
 from chat_sse.policy import Policy, admit
+from chat_sse.run_agent_input import decode_run
 from chat_sse.upstreams.openai.chunks import ChunkDecoder
 from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
@@ -48,7 +50,7 @@ types = st.sampled_from(["text", "image_url", "file", "reasoning", "step-start",
 content_part = nearly(type=types, text=st.text(max_size=60), image_url=nearly(url=url, detail=st.just("low")))
 ui_part = nearly(type=types, text=st.text(max_size=60), mediaType=st.just("image/png"), url=url)
 message = nearly(
-    role=st.sampled_from(["user", "assistant", "system"]),
+    role=st.sampled_from(["user", "assistant", "system", "tool", "activity"]),
     content=st.text(max_size=60) | st.lists(content_part, max_size=3),
     parts=st.lists(ui_part, max_size=3),
     experimental_attachments=st.lists(nearly(contentType=st.just("image/png"), url=url), max_size=2),
@@ -59,12 +61,31 @@ body = nearly(
     temperature=st.floats(0, 2),
     max_output_tokens=st.integers(1, 10**30),
     id=st.text(max_size=250),
+    max_tokens=st.integers(1, 10**30),
+    stream_options=nearly(include_usage=st.booleans()),
+    n=st.integers(0, 2),
+    tools=st.lists(json_values, max_size=1),
+    threadId=st.text(max_size=250),
+    runId=st.text(max_size=250),
+    forwardedProps=nearly(model=st.just("gpt-4o-mini"), temperature=st.floats(0, 2)),
 )
 
 
+READERS: list[Callable[[bytes], AskRequest]] = [
+    decode_ask,
+    lambda sent: decode_completion(sent)[0],
+    lambda sent: decode_run(sent)[0],
+]
+
+
 def check_asking(sent: bytes) -> None:
+    for read in READERS:
+        check_reading(read, sent)
+
+
+def check_reading(read: Callable[[bytes], AskRequest], sent: bytes) -> None:
     try:
-        question = admit(decode_ask(sent), POLICY)
+        question = admit(read(sent), POLICY)
     except (InvalidRequest, PayloadTooLarge):
         return
     assert 1 <= len(question.messages) <= POLICY.max_messages

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_sse.errors import NotAcceptable
+from chat_sse.formats.ag_ui import AgUiFormat
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Delivery, Format
 from chat_sse.formats.html_fragments import HtmlFormat
@@ -25,6 +26,7 @@ KINDS: tuple[Format, ...] = (
     JsonFormat(DELIVERY),
     AiSdkFormat(DELIVERY),
     HtmlFormat(DELIVERY),
+    AgUiFormat(DELIVERY),
 )
 FORMATS = {kind.name: kind for kind in KINDS}
 MEDIA_TYPES = ["text/event-stream", "text/plain", "application/json"]

@@ -70,7 +70,10 @@ def test_a_default_format_that_does_not_exist_ends_the_start_with_2_and_the_name
     env = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "none", "CHAT_SSE_DEFAULT_FORMAT": "canary"}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "chat-sse: CHAT_SSE_DEFAULT_FORMAT must be one of sse, text, json, ai-sdk, html\n"
+    assert (
+        ended.stderr
+        == "chat-sse: CHAT_SSE_DEFAULT_FORMAT must be one of sse, text, json, ai-sdk, html, ag-ui\n"
+    )
 
 
 def test_a_default_format_is_named_in_any_case(upstream: ScriptedUpstream) -> None:

@@ -135,12 +135,13 @@ def test_each_example_of_a_question_is_answered_as_the_example_of_the_stream_say
     assert answer == [(event_id.replace(old_id, new_id), event) for event_id, event in documented]
 
 
-@pytest.mark.parametrize("name", ["sse", "text", "json", "ai-sdk", "html"])
+@pytest.mark.parametrize("name", ["sse", "text", "json", "ai-sdk", "html", "ag-ui"])
 def test_each_format_is_documented_with_an_answer_as_it_is_sent(
     service: RunningService, upstream: ScriptedUpstream, document: dict[str, Any], name: str
 ) -> None:
     upstream.answer(Say("Hello"), Say(" there!"), Finish("stop"))
-    response = httpx2.post(f"{service.url}/ask?format={name}", json=HELLO, timeout=30)
+    question = {**HELLO, "threadId": "chat-1", "runId": "run-1"}  # AG-UI's answer repeats them
+    response = httpx2.post(f"{service.url}/ask?format={name}", json=question, timeout=30)
     content = document["paths"]["/ask"]["post"]["responses"]["200"]["content"]
     told = content[response.headers["content-type"].partition(";")[0]]
     example = told["examples"][name]["value"] if "examples" in told else told["example"]

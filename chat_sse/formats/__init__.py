@@ -7,10 +7,11 @@ A new format is one file and one line in FORMATS: what `?format=` and CHAT_SSE_D
 negotiated and what the OpenAPI document shows follow from there. Where its clients ask in words of their
 own, a module beside `messages.py` reads those.
 
-May import: errors, events, and what is asked (messages, completions). Begin with `base.py`, then `text.py`,
-the shortest.
+May import: errors, events, and what is asked (messages and its neighbours). Begin with `base.py`, then
+`text.py`, the shortest.
 """
 
+from chat_sse.formats.ag_ui import AgUiFormat
 from chat_sse.formats.ai_sdk import AiSdkFormat
 from chat_sse.formats.base import Format
 from chat_sse.formats.html_fragments import HtmlFormat
@@ -26,6 +27,7 @@ FORMATS: tuple[type[Format], ...] = (
     JsonFormat,
     AiSdkFormat,
     HtmlFormat,
+    AgUiFormat,
     *(OpenAiFormat, OpenAiBodyFormat),
 )
 
