@@ -1,12 +1,18 @@
 """OpenAI's SDKs and what stands on them, against the real service: only their base URL is another one."""
 
 import importlib.metadata
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import yaml
 from openai import APIError, BadRequestError, InternalServerError, OpenAI, RateLimitError, Stream
 from openai.types.chat import ChatCompletionChunk
 
@@ -239,3 +245,68 @@ def test_under_node_aborting_ends_the_upstream_call(
     assert got["text"] == "first"
     assert upstream.calls[0].wait_gone(10)
     client_table.enter(*row(client), STOP, "upstream is cancelled after the grace")
+
+
+# In the terminal.
+
+LLM = f"llm {importlib.metadata.version('llm')}", 'api_base: "…/v1" in extra-openai-models.yaml'
+
+
+@contextmanager
+def llm(service: RunningService, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Ask by the program `llm`, which knows the service as one more model of OpenAI's kind."""
+    model = {"model_id": "ours", "model_name": MODEL, "api_base": f"{service.url}/v1"}
+    (folder / "extra-openai-models.yaml").write_text(yaml.safe_dump([model]))
+    # Without plugins: the embedded model's package is one that needs what is not installed here.
+    env = {"LLM_USER_PATH": str(folder), "LLM_LOAD_PLUGINS": "", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "llm", "--model", "ours", "--no-log", "Hello!"]
+    with subprocess.Popen(
+        command, env={**env, "PATH": ""}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_llm_prints_a_whole_answer_and_one_that_the_limit_has_cut(
+    service: RunningService,
+    upstream: ScriptedUpstream,
+    client_table: ClientTable,
+    tmp_path: Path,
+    reason: str,
+) -> None:
+    upstream.answer(Say("Hel"), Say("lo 🙂"), Finish(reason))
+    with llm(service, tmp_path) as process:
+        assert process.communicate(timeout=30) == ("Hello 🙂\n", "")
+    assert process.returncode == 0
+    if reason == "stop":
+        client_table.enter(*LLM, WHOLE, "the text, exit code 0")
+    else:
+        client_table.enter(*LLM, LENGTH, "the text, exit code 0; it does not tell why it ended")
+
+
+def test_llm_tells_an_error_in_the_middle(
+    service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, tmp_path: Path
+) -> None:
+    upstream.answer(Say("Hel"), Reset())
+    with llm(service, tmp_path) as process:
+        out, err = process.communicate(timeout=30)
+    assert out.startswith("Hel")
+    assert "cut off before it was complete" in err
+    assert (process.returncode, upstream.paid_calls) == (1, 1)
+    client_table.enter(*LLM, FAULT, "the text so far, the error, exit code 1")
+
+
+def test_interrupting_llm_ends_the_upstream_call(
+    service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, tmp_path: Path
+) -> None:
+    upstream.answer(Say("first"), Silence())
+    with llm(service, tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(5) == "first"
+        process.send_signal(signal.SIGINT)
+        assert upstream.calls[0].wait_gone(10)
+        process.wait(10)
+    client_table.enter(*LLM, STOP, "the text so far; upstream is cancelled after the grace")
