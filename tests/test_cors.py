@@ -22,12 +22,17 @@ def test_the_allowed_origin_may_call_and_see_our_headers(
     response = ask(service.url, headers={"Origin": PAGE})
     assert response.headers["access-control-allow-origin"] == PAGE
     exposed = response.headers["access-control-expose-headers"].split(", ")
-    assert {"Content-Location", "Location", "X-Request-Id", "Retry-After"} <= set(exposed)
+    assert {"Content-Location", "Location", "X-Request-Id", "Retry-After", "X-Should-Retry"} <= set(exposed)
 
 
 def test_a_preflight_allows_our_methods_and_headers(service: RunningService) -> None:
     wanted = ["authorization", "content-type", "idempotency-key", "last-event-id", "prefer", "x-request-id"]
     wanted += ["user-agent", "cache-control", "pragma", "x-requested-with"]  # of browsers and their libraries
+    wanted += [f"x-stainless-{name}" for name in ("arch", "lang", "os", "package-version", "runtime")]
+    wanted += [
+        f"x-stainless-{name}" for name in ("helper-method", "retry-count", "runtime-version", "timeout")
+    ]
+    wanted += ["openai-organization", "openai-project"]
     wanted += ["traceparent", "tracestate", "baggage", "sentry-trace"]  # of tracing
     response = httpx2.options(
         f"{service.url}/ask",

@@ -117,3 +117,11 @@ def test_the_client_modules_example_runs_in_a_browser(
 def test_the_error_bodys_example_has_the_fields_that_errors_have(service: RunningService) -> None:
     shown = msgspec.json.decode(code_block("json", "for the person"))
     assert set(shown) == set(httpx2.get(f"{service.url}/nowhere").json())
+
+
+def test_the_example_for_openais_sdk_runs(service: RunningService, upstream: ScriptedUpstream) -> None:
+    upstream.answer(Say("Hel"), Say("lo"), Finish())
+    code = code_block("python", "from openai import").replace(ADDRESS, service.url)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
+    assert ran.stdout == "Hello"
+    assert upstream.calls[0].body["model"] == "gpt-4o-mini"

@@ -27,8 +27,8 @@ REQUEST_HEADERS = (
     *("User-Agent", "X-Requested-With"),
     # OpenAI's SDKs.
     *("OpenAI-Organization", "OpenAI-Project"),
-    *(f"X-Stainless-{name}" for name in ("Arch", "Lang", "OS", "Package-Version", "Retry-Count")),
-    *(f"X-Stainless-{name}" for name in ("Runtime", "Runtime-Version", "Timeout")),
+    *(f"X-Stainless-{name}" for name in ("Arch", "Helper-Method", "Lang", "OS", "Package-Version")),
+    *(f"X-Stainless-{name}" for name in ("Retry-Count", "Runtime", "Runtime-Version", "Timeout")),
 )
 RESPONSE_HEADERS = (
     "Content-Location",
@@ -36,6 +36,7 @@ RESPONSE_HEADERS = (
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "X-Should-Retry",
     "X-Request-Id",
 )
 
