@@ -151,11 +151,6 @@ class NotAcceptable(ChatError):
     code = "not_acceptable"
     status = 406
     content = "I cannot answer in the requested format."
-    example = (
-        "this server offers ?format=sse (Accept: text/event-stream), ?format=text (Accept: text/plain), "
-        "?format=json (Accept: application/json), ?format=ai-sdk (Accept: text/event-stream), "
-        "?format=html (Accept: text/event-stream), ?format=ag-ui (Accept: text/event-stream)"
-    )
 
 
 class RequestTimeout(ChatError):

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
+from chat_sse.api.openapi.operations import OPERATIONS
 from tests.conftest import QUICK
 from tests.support.browser import chromium
 from tests.support.service import RunningService, serve
@@ -56,7 +57,7 @@ def test_swagger_ui_shows_every_operation_and_the_stream_and_asks_the_real_servi
     gate = threading.Event()
     upstream.answer(Say("from the "), Hold(gate), Say("real service"), Finish("stop"))
     with clean_page(service, "/docs") as page:
-        expect(page.locator(".opblock-summary")).to_have_count(12)
+        expect(page.locator(".opblock-summary")).to_have_count(len(OPERATIONS))
         page.locator("#operations-Ask-ask .opblock-summary-control").click()
         operation = page.locator("#operations-Ask-ask")
         example = operation.locator(".response", has_text="The answer, as it comes.")

@@ -14,6 +14,7 @@ import httpx2
 import msgspec
 import pytest
 
+from chat_sse.formats import formats_at
 from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, ask, serve
 from tests.support.upstream import (
@@ -31,7 +32,7 @@ from tests.support.upstream import (
 )
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
-FORMATS = ["sse", "text", "json", "ai-sdk", "html", "ag-ui"]
+FORMATS = [kind.name for kind in formats_at()]
 every_format = pytest.mark.parametrize("fmt", FORMATS)
 without_resume = pytest.mark.parametrize("fmt", ["text", "json"])
 

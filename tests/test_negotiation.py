@@ -7,27 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_sse.errors import NotAcceptable
-from chat_sse.formats.ag_ui import AgUiFormat
-from chat_sse.formats.ai_sdk import AiSdkFormat
+from chat_sse.formats import formats_at
 from chat_sse.formats.base import Delivery, Format
-from chat_sse.formats.html_fragments import HtmlFormat
-from chat_sse.formats.json_body import JsonFormat
 from chat_sse.formats.negotiation import choose
-from chat_sse.formats.sse import SseFormat
-from chat_sse.formats.text import TextFormat
 
 DELIVERY = Delivery(
     heartbeat_seconds=1,
     send_timeout_seconds=1,
 )
-KINDS: tuple[Format, ...] = (
-    SseFormat(DELIVERY),
-    TextFormat(DELIVERY),
-    JsonFormat(DELIVERY),
-    AiSdkFormat(DELIVERY),
-    HtmlFormat(DELIVERY),
-    AgUiFormat(DELIVERY),
-)
+KINDS: tuple[Format, ...] = tuple(kind(DELIVERY) for kind in formats_at())
 FORMATS = {kind.name: kind for kind in KINDS}
 MEDIA_TYPES = ["text/event-stream", "text/plain", "application/json"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from chat_sse.formats import formats_at
 from tests.conftest import QUICK
 from tests.support.service import HELLO, parse_sse, serve, serve_under_uvicorn
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
@@ -70,10 +71,8 @@ def test_a_default_format_that_does_not_exist_ends_the_start_with_2_and_the_name
     env = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "none", "CHAT_SSE_DEFAULT_FORMAT": "canary"}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == "chat-sse: CHAT_SSE_DEFAULT_FORMAT must be one of sse, text, json, ai-sdk, html, ag-ui\n"
-    )
+    names = ", ".join(kind.name for kind in formats_at())
+    assert ended.stderr == f"chat-sse: CHAT_SSE_DEFAULT_FORMAT must be one of {names}\n"
 
 
 def test_a_default_format_is_named_in_any_case(upstream: ScriptedUpstream) -> None:

@@ -15,6 +15,7 @@ import chat_sse.web.docs
 from chat_sse.api.openapi.operations import OPERATIONS
 from chat_sse.app import create_app
 from chat_sse.errors import ChatError
+from chat_sse.formats import formats_at
 from chat_sse.settings import Settings
 from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve
@@ -135,7 +136,7 @@ def test_each_example_of_a_question_is_answered_as_the_example_of_the_stream_say
     assert answer == [(event_id.replace(old_id, new_id), event) for event_id, event in documented]
 
 
-@pytest.mark.parametrize("name", ["sse", "text", "json", "ai-sdk", "html", "ag-ui"])
+@pytest.mark.parametrize("name", [kind.name for kind in formats_at()])
 def test_each_format_is_documented_with_an_answer_as_it_is_sent(
     service: RunningService, upstream: ScriptedUpstream, document: dict[str, Any], name: str
 ) -> None:

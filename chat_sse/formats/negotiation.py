@@ -1,7 +1,7 @@
 """Which format a request asks for. Source: RFC 9110, 12.5.1 "Accept"."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from chat_sse.errors import NotAcceptable
@@ -27,7 +27,7 @@ def choose(formats: tuple[Format, ...], *, default: str, wanted: str | None, acc
     if wanted is not None:
         named = next((fmt for fmt in formats if fmt.name == wanted), None)
         if named is None:
-            raise _refusal(formats)
+            raise NotAcceptable(offer(formats))
         return named
     ranges = _parse(accept or "") or {"*/*": 1.0}
     owners = {fmt.media_type: fmt for fmt in reversed(formats)}
@@ -40,13 +40,17 @@ def choose(formats: tuple[Format, ...], *, default: str, wanted: str | None, acc
 
     best = max(formats, key=rank)  # the first of equals
     if _quality(best.media_type, ranges) <= 0:
-        raise _refusal(formats)
+        raise NotAcceptable(offer(formats))
     return best
 
 
-def _refusal(formats: tuple[Format, ...]) -> NotAcceptable:
-    offers = (f"?format={fmt.name} (Accept: {fmt.media_type})" for fmt in formats)
-    return NotAcceptable(f"this server offers {', '.join(offers)}")
+def offer(formats: Iterable[Format | type[Format]]) -> str:
+    """Return what there is to choose from, as the details of NotAcceptable."""
+    offers = (
+        f"?format={fmt.name} (Accept: {fmt.media_type})" if fmt.root == "/" else f"Accept: {fmt.media_type}"
+        for fmt in formats
+    )
+    return f"this server offers {', '.join(offers)}"
 
 
 def _parse(accept: str) -> dict[str, float]:

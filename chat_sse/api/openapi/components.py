@@ -13,6 +13,7 @@ from chat_sse.errors import (
     ErrorBody,
     InternalError,
     LimitReached,
+    NotAcceptable,
     Overloaded,
     Unauthenticated,
     UpstreamRateLimit,
@@ -22,6 +23,7 @@ from chat_sse.errors import (
 from chat_sse.events import EVENT_ID, Event
 from chat_sse.formats import FORMATS, formats_at
 from chat_sse.formats.base import SCHEMA_REF, Format, Json
+from chat_sse.formats.negotiation import offer
 from chat_sse.messages import MAX_KEY_CHARS, AskRequest
 from chat_sse.standing import Me
 
@@ -204,7 +206,8 @@ def error_responses(kinds: Sequence[type[ChatError]], wire: type[Format]) -> dic
 
 def error_example(kind: type[ChatError], wire: type[Format]) -> Json:
     """Return the body that an error has on a wire."""
-    body: Json = msgspec.to_builtins(wire.refusal(kind(kind.example), "c0ffee0123456789").body)
+    details = offer(formats_at(wire.root)) if kind is NotAcceptable else kind.example
+    body: Json = msgspec.to_builtins(wire.refusal(kind(details), "c0ffee0123456789").body)
     return body
 
 

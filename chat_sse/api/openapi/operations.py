@@ -107,7 +107,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="Ask",
         description=(
             "Or attach by `Idempotency-Key` to an answer that was asked for before. Messages may also be "
-            "the AI SDK's, with `parts`.\n\n"
+            "the AI SDK's, with `parts`, and with `format=ag-ui` the body AG-UI's `RunAgentInput`.\n\n"
             "With `Last-Event-ID` it reads on instead; after the last event that event comes again."
         ),
         parameters=("Format", "IdempotencyKey", "LastEventId", "Prefer"),
