@@ -13,7 +13,7 @@ from tests.support.node import node, version
 from tests.support.service import RunningService
 from tests.support.streams import streaming
 from tests.support.tables import FAULT, LENGTH, STOP, WHOLE, ClientTable
-from tests.support.upstream import Finish, Reason, Reset, Say, ScriptedUpstream, Silence
+from tests.support.upstream import Cut, Finish, Reason, Say, ScriptedUpstream, Silence
 
 HTTP_AGENT = f"@ag-ui/client {version('@ag-ui/client')}", 'new HttpAgent({ url: "…/ask?format=ag-ui" })'
 PYTHON = (
@@ -60,7 +60,7 @@ def test_http_agent_is_told_that_the_limit_has_cut_an_answer(
 def test_http_agent_is_told_of_an_error_in_the_middle(
     service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable
 ) -> None:
-    upstream.answer(Say("Hel"), Reset())
+    upstream.answer(Say("Hel"), Cut())
     got = run(service)
     assert got["error"]["code"] == "upstream_protocol_error"
     assert (got["messages"][-1], got["outcome"]) == (["assistant", "Hel"], None)
@@ -155,7 +155,7 @@ def test_each_event_is_one_of_the_protocols_and_belongs_to_its_run(
 def test_what_failed_and_what_was_stopped_is_a_run_error(
     service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable
 ) -> None:
-    upstream.answer_next(Say("Hel"), Reset())
+    upstream.answer_next(Say("Hel"), Cut())
     upstream.answer(Say("first"), Silence())
     assert post(service, "fails")[-1][1].code == "upstream_protocol_error"
     with streaming("POST", f"{service.url}/ask?format=ag-ui", json=request_of("stops")) as stream:

@@ -11,7 +11,7 @@ from tests.support.browser import chromium
 from tests.support.node import FOLDER, version
 from tests.support.service import RunningService, serve
 from tests.support.tables import FAULT, LENGTH, STOP, WHOLE, ClientTable
-from tests.support.upstream import Finish, Reset, Say, ScriptedUpstream, Silence
+from tests.support.upstream import Cut, Finish, Say, ScriptedUpstream, Silence
 from tests.support.web import Handler, web_server
 
 ROW = (
@@ -103,7 +103,7 @@ def test_it_shows_an_answer_that_the_limit_has_cut(
 def test_it_shows_an_error_in_the_middle(
     chat: Page, upstream: ScriptedUpstream, client_table: ClientTable
 ) -> None:
-    upstream.answer(Say("Hel"), Reset())
+    upstream.answer(Say("Hel"), Cut())
     ask(chat)
     expect(chat.get_by_text("Error, please try again.")).to_be_visible()
     assert upstream.paid_calls == 1

@@ -21,7 +21,7 @@ from tests.support.node import node, version
 from tests.support.proxy import BadNetwork
 from tests.support.service import HELLO, RunningService, serve
 from tests.support.tables import FAULT, LENGTH, STOP, WHOLE, ClientTable
-from tests.support.upstream import Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence
+from tests.support.upstream import Cut, Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
 
 MESSAGES: Any = HELLO["messages"]
 MODEL = "gpt-4o-mini"
@@ -85,7 +85,7 @@ def test_an_answer_cut_by_the_limit(
 def test_an_error_in_the_middle_is_raised(
     sdk: OpenAI, upstream: ScriptedUpstream, client_table: ClientTable
 ) -> None:
-    upstream.answer(Say("Hel"), Reset())
+    upstream.answer(Say("Hel"), Cut())
     with pytest.raises(APIError, match="cut off before it was complete") as caught:
         text_of(sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))
     assert caught.value.code == "upstream_protocol_error"
@@ -95,7 +95,7 @@ def test_an_error_in_the_middle_is_raised(
 def test_an_error_in_the_middle_of_one_body_is_not_asked_again(
     sdk: OpenAI, upstream: ScriptedUpstream
 ) -> None:
-    upstream.answer(Say("Hel"), Reset())
+    upstream.answer(Say("Hel"), Cut())
     with pytest.raises(InternalServerError):
         sdk.chat.completions.create(model=MODEL, messages=MESSAGES)
     assert upstream.paid_calls == 1
@@ -227,7 +227,7 @@ def test_under_node_an_answer_cut_by_the_limit(
 def test_under_node_an_error_in_the_middle_is_thrown_and_never_asked_again(
     service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, client: str
 ) -> None:
-    upstream.answer(Say("Hel"), Reset())
+    upstream.answer(Say("Hel"), Cut())
     got, body = run(client, service), run(client, service, "body")
     assert got["text"] == "Hel"
     assert "cut off before it was complete" in got["error"]["message"]
@@ -253,49 +253,35 @@ LLM = f"llm {importlib.metadata.version('llm')}", 'api_base: "…/v1" in extra-o
 
 
 @contextmanager
-def llm(service: RunningService, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Ask by the program `llm`, which knows the service as one more model of OpenAI's kind."""
+def llm(service: RunningService, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the program `llm`, which knows the service as one more model of OpenAI's kind."""
     model = {"model_id": "ours", "model_name": MODEL, "api_base": f"{service.url}/v1"}
     (folder / "extra-openai-models.yaml").write_text(yaml.safe_dump([model]))
     # Without plugins: the embedded model's package is one that needs what is not installed here.
-    env = {"LLM_USER_PATH": str(folder), "LLM_LOAD_PLUGINS": "", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "llm", "--model", "ours", "--no-log", "Hello!"]
-    with subprocess.Popen(
-        command, env={**env, "PATH": ""}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    env = {"LLM_USER_PATH": str(folder), "LLM_LOAD_PLUGINS": "", "PYTHONUNBUFFERED": "1", "PATH": ""}
+    command = [sys.executable, "-m", "llm", *arguments, "--model", "ours"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-@pytest.mark.parametrize("reason", ["stop", "length"])
-def test_llm_prints_a_whole_answer_and_one_that_the_limit_has_cut(
-    service: RunningService,
-    upstream: ScriptedUpstream,
-    client_table: ClientTable,
-    tmp_path: Path,
-    reason: str,
-) -> None:
-    upstream.answer(Say("Hel"), Say("lo 🙂"), Finish(reason))
-    with llm(service, tmp_path) as process:
-        assert process.communicate(timeout=30) == ("Hello 🙂\n", "")
-    assert process.returncode == 0
-    if reason == "stop":
-        client_table.enter(*LLM, WHOLE, "the text, exit code 0")
-    else:
-        client_table.enter(*LLM, LENGTH, "the text, exit code 0; it does not tell why it ended")
-
-
-def test_llm_tells_an_error_in_the_middle(
+def test_llm_shows_answers_and_tells_an_error_in_the_middle(
     service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, tmp_path: Path
 ) -> None:
-    upstream.answer(Say("Hel"), Reset())
-    with llm(service, tmp_path) as process:
-        out, err = process.communicate(timeout=30)
-    assert out.startswith("Hel")
+    upstream.answer_next(Say("Hel"), Say("lo 🙂"), Finish())
+    upstream.answer_next(Say("Too long"), Finish("length"))
+    upstream.answer(Say("Hal"), Cut())
+    with llm(service, tmp_path, "chat") as process:
+        out, err = process.communicate("one\ntwo\nthree\n", timeout=30)
+    assert [said.strip() for said in out.split("\n> ")[1:]] == ["Hello 🙂", "Too long", "Hal"]
     assert "cut off before it was complete" in err
-    assert (process.returncode, upstream.paid_calls) == (1, 1)
+    assert (process.returncode, upstream.paid_calls) == (1, 3)
+    assert len(upstream.calls[2].body["messages"]) == 5
+    client_table.enter(*LLM, WHOLE, "the text")
+    client_table.enter(*LLM, LENGTH, "the text; it does not tell why it ended")
     client_table.enter(*LLM, FAULT, "the text so far, the error, exit code 1")
 
 
@@ -303,8 +289,10 @@ def test_interrupting_llm_ends_the_upstream_call(
     service: RunningService, upstream: ScriptedUpstream, client_table: ClientTable, tmp_path: Path
 ) -> None:
     upstream.answer(Say("first"), Silence())
-    with llm(service, tmp_path) as process:
+    with llm(service, tmp_path, "prompt", "Hello!", "--no-log") as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.close()
         assert process.stdout.read(5) == "first"
         process.send_signal(signal.SIGINT)
         assert upstream.calls[0].wait_gone(10)

@@ -14,7 +14,7 @@ from chat_sse.completions import PARAMETERS, decode_completion
 from chat_sse.errors import InvalidRequest
 from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, ask, serve
-from tests.support.upstream import Finish, Reason, Refuse, Reset, Say, ScriptedUpstream, Silence
+from tests.support.upstream import Cut, Finish, Reason, Refuse, Say, ScriptedUpstream, Silence
 
 MESSAGES = HELLO["messages"]
 
@@ -161,7 +161,7 @@ def test_a_stream_tells_its_usage_where_it_is_asked_to(
             None,
         ),
         ([Refuse(400)], (400, "invalid_request_error", None, "invalid_request_error"), "false"),
-        ([Say("Hi"), Reset()], (500, "server_error", None, "upstream_protocol_error"), "false"),
+        ([Say("Hi"), Cut()], (500, "server_error", None, "upstream_protocol_error"), "false"),
     ],
 )
 def test_upstreams_failures_have_openais_shape_and_say_whether_to_ask_again(
@@ -208,7 +208,7 @@ def test_bad_requests_name_the_parameter_and_cost_nothing(
 def test_an_answer_that_is_not_whole_breaks_its_connection_after_the_error(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
-    upstream.answer(Say("Hel"), Reset())
+    upstream.answer(Say("Hel"), Cut())
     body = msgspec.json.encode({**HELLO, "stream": True})
     connection = http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=15)
     connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
