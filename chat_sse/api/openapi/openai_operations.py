@@ -40,7 +40,7 @@ COMPLETION_QUESTION: Json = {
 OPENAI_OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/chat/completions"): Operation(
         tag="OpenAI",
-        summary="Create a chat completion",
+        summary="Complete a chat",
         description=(
             "OpenAI's own request, answers and errors, for its SDKs and what is built on them. A stream that "
             "is not whole ends with an error, without `[DONE]`, and its connection is broken off."
@@ -54,7 +54,7 @@ OPENAI_OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/chat/completions/{stream_id}"): Operation(
         tag="OpenAI",
-        summary="Read a chat completion",
+        summary="Read a completion",
         description="As `GET /ask/{stream_id}`: a stream, or the whole answer to who accepts JSON alone.",
         parameters=("LastEventId", "LastEventIdInQuery"),
         responses={"200": {**COMPLETED, "headers": header("Content-Location")}, "204": READ_TO_THE_END},
