@@ -63,6 +63,7 @@ MESSAGE_FIELDS: Mapping[str, Values] = {
     "refusal": (),
     "tool_calls": ([],),
 }
+NOT_SUPPORTED = "This service does not support this parameter"
 # Of a name that is not in the table, so much is repeated in the error.
 MAX_NAME_CHARS = 64
 
@@ -71,6 +72,8 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What a stream tells beside its deltas."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    """Padding against those who watch the sizes of packets. None is made here."""
 
 
 class CompletionMessage(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +119,8 @@ def decode_completion(
     _refuse_others(fields, _TAKEN, "$")
     for index, message in enumerate(fields["messages"]):
         _refuse_others(message, MESSAGE_FIELDS, f"$.messages[{index}]")
+    if sent.stream_options is not None and sent.stream_options.include_obfuscation:
+        raise InvalidRequest(f"{NOT_SUPPORTED} - at `$.stream_options.include_obfuscation`")
     question = Body(
         messages=sent.messages,
         model=sent.model,
@@ -131,7 +136,7 @@ def _refuse_others(fields: Mapping[str, Any], taken: Mapping[str, Values], path:
         if name not in taken:
             raise InvalidRequest(f"Unrecognized parameter - at `{path}.{name[:MAX_NAME_CHARS]}`")
         if value is not None and values is not LABEL and value not in values:
-            raise InvalidRequest(f"This service does not support this parameter - at `{path}.{name}`")
+            raise InvalidRequest(f"{NOT_SUPPORTED} - at `{path}.{name}`")
 
 
 class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):

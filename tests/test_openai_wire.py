@@ -112,7 +112,15 @@ def test_an_answer_may_be_sent_back_with_all_that_it_had() -> None:
 
 def test_unknown_parameters_are_refused_as_openai_does() -> None:
     assert refused(foo=None) == "Unrecognized parameter - at `$.foo`"
-    assert "include_obfuscation" in refused(stream_options={"include_obfuscation": True})
+    assert "include_foo" in refused(stream_options={"include_foo": True})
+
+
+def test_padding_that_is_not_made_may_be_declined_and_not_asked_for() -> None:
+    decode_completion(
+        msgspec.json.encode({"messages": MESSAGES, "stream_options": {"include_obfuscation": False}})
+    )
+    asked = refused(stream_options={"include_obfuscation": True})
+    assert asked.endswith("- at `$.stream_options.include_obfuscation`")
 
 
 def test_one_body_is_openais_completion(service: RunningService, upstream: ScriptedUpstream) -> None:
