@@ -26,17 +26,19 @@ export class Answers {
   #running = new Map();
   #chats;
   #apiKey;
+  #onStart;
   #onChange;
   #onEnd;
 
   /**
    * @param {import("./store.js").Chats} chats
-   * @param {{apiKey: () => string, onChange: (chat: Chat, turn: Turn) => void,
+   * @param {{apiKey: () => string, onStart: (chat: Chat) => void, onChange: (chat: Chat, turn: Turn) => void,
    *   onEnd: (chat: Chat, turn: Turn, apiKey: string) => void}} callbacks onEnd: with the key that was used
    */
-  constructor(chats, { apiKey, onChange, onEnd }) {
+  constructor(chats, { apiKey, onStart, onChange, onEnd }) {
     this.#chats = chats;
     this.#apiKey = apiKey;
+    this.#onStart = onStart;
     this.#onChange = onChange;
     this.#onEnd = onEnd;
     addEventListener("pagehide", () => {
@@ -87,7 +89,7 @@ export class Answers {
     const apiKey = this.#apiKey();
     this.#running.set(chat.id, run);
     this.#save(chat.id);
-    this.#onChange(chat, turn);
+    this.#onStart(chat);
     const saving = setInterval(() => this.#save(chat.id), SAVE_MS);
     const onConnection = (/** @type {import("./ask.js").Connection} */ { state }) => {
       run.reconnecting = state === "reconnecting";
@@ -122,7 +124,6 @@ export class Answers {
     Object.assign(turn.answer, outcome);
     chat.updatedAt = Date.now();
     this.#chats.save(chat);
-    this.#onChange(chat, turn);
     this.#onEnd(chat, turn, apiKey);
   }
 

@@ -45,12 +45,16 @@ const answers = new Answers(chats, {
     transcript.refresh(chat);
     if (turn.answer.state !== "running" || !turn.answer.text) showComposer();
   },
+  onStart: (chat) => {
+    if (chat.id === chatId) transcript.paint(chat);
+  },
   onEnd: (chat, turn, apiKey) => {
     const { loginUrl, asksForKey } = turn.answer.fault ?? {};
     if (loginUrl) login.offer(chat.id, loginUrl);
     else if (asksForKey) unlock(chat, apiKey);
     showList();
     if (chat.id !== chatId) return;
+    transcript.paint(chat); // not a frame later, when the composer tells already that it is over
     showComposer();
     announce(turn.answer);
   },

@@ -147,6 +147,15 @@ export class Transcript {
   }
 
   /**
+   * Take up a chat's changes at once: an answer begins or has ended.
+   * @param {import("./store.js").Chat} chat
+   */
+  paint(chat) {
+    this.forget();
+    this.#sync(chat);
+  }
+
+  /**
    * Take up a chat's changes with the next frame.
    * @param {import("./store.js").Chat} chat
    */
