@@ -9,6 +9,7 @@
  */
 
 import { blocksOf, htmlOf } from "./markdown-lexer.js";
+import { settled } from "./markdown-growing.js";
 import { highlight, typesetFormula } from "./typeset.js";
 import DOMPurify from "./vendor/purify.es.mjs";
 
@@ -57,7 +58,8 @@ export class MarkdownView {
     let keep = Math.max(0, this.#blocks.length - 2);
     while (keep > 0 && this.#blocks[keep].nodes.length === 0) keep -= 1;
     const known = this.#blocks.slice(0, keep).reduce((sum, block) => sum + block.raw.length, 0);
-    const tokens = blocksOf(text.slice(known));
+    const rest = text.slice(known);
+    const tokens = blocksOf(complete ? rest : settled(rest));
     tokens.forEach((token, index) => {
       this.#show(keep + index, token);
       if (complete || index < tokens.length - 1) this.#end(keep + index);
