@@ -100,7 +100,7 @@ class Reader:
 
     @property
     def prose(self) -> Any:
-        return self.page.locator(".prose").last
+        return self.page.locator(".answer > .prose").last
 
     def wait_for_end(self) -> None:
         expect(self.page.locator("#send")).to_be_visible(timeout=WAIT_MS)

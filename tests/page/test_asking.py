@@ -66,15 +66,23 @@ def test_input_is_checked_before_it_is_sent(visit: Visit, upstream: ScriptedUpst
     assert upstream.calls == []
 
 
-def test_reasoning_is_shown_collapsed(visit: Visit, upstream: ScriptedUpstream) -> None:
-    upstream.answer(Reason("Let me see."), Say("42"), Finish())
+def test_reasoning_is_live_and_then_one_row_that_tells_how_long_it_took(
+    visit: Visit, upstream: ScriptedUpstream
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Reason("Let me **see**."), Hold(gate), Say("42"), Finish())
     reader = visit()
     reader.ask("What is it?")
+    expect(reader.page.locator(".reasoning strong")).to_have_text("see")
+    expect(reader.page.get_by_text("Thinking").filter(visible=True)).to_have_count(1)
+    gate.set()
     reader.wait_for_end()
-    assert reader.prose.inner_text() == "42"
+    expect(reader.page.locator(".answer > .prose")).to_have_text("42")
     expect(reader.page.get_by_text("Let me see.")).to_be_hidden()
-    reader.page.get_by_text("Reasoning", exact=True).click()
+    reader.page.get_by_text(re.compile(r"^Thought for \d+ s$")).click()
     expect(reader.page.get_by_text("Let me see.")).to_be_visible()
+    reader.page.reload()
+    expect(reader.page.get_by_text(re.compile(r"^Thought for \d+ s$"))).to_be_visible()
 
 
 @pytest.mark.parametrize("how", ["button", "Escape"])
@@ -91,19 +99,6 @@ def test_stop_ends_the_answer_and_the_paid_call(visit: Visit, upstream: Scripted
     expect(reader.page.locator(".notice")).to_have_text("Stopped.")
     expect(reader.prose).to_have_text("Once upon a time")
     assert upstream.calls[0].wait_gone(5)
-
-
-def test_regenerate_replaces_the_last_answer(visit: Visit, upstream: ScriptedUpstream) -> None:
-    upstream.answer_next(Say("First"), Finish())
-    upstream.answer_next(Say("Second"), Finish())
-    reader = visit()
-    reader.ask("Which?")
-    reader.wait_for_end()
-    reader.button("Regenerate").click()
-    expect(reader.prose).to_have_text("Second")
-    reader.wait_for_end()
-    assert reader.answers.count() == 1
-    assert upstream.calls[0].body["messages"] == upstream.calls[1].body["messages"]
 
 
 def test_the_last_question_can_be_edited(visit: Visit, upstream: ScriptedUpstream) -> None:

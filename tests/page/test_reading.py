@@ -7,8 +7,43 @@ from playwright.sync_api import expect
 from tests.page.reader import NARROW, Visit
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
 
+TOP = "document.getElementById('scroller').scrollTop"
+DISTANCE = (
+    "(({scrollHeight: h, scrollTop: t, clientHeight: c}) => h - t - c)(document.getElementById('scroller'))"
+)
+TEXT_TOP = "(prose) => prose.getBoundingClientRect().top"
 
-def test_scrolling_up_lets_go_and_jumping_follows_again(visit: Visit, upstream: ScriptedUpstream) -> None:
+
+def test_the_question_goes_to_the_top_and_its_answer_moves_nothing(
+    visit: Visit, upstream: ScriptedUpstream
+) -> None:
+    gate, end = threading.Event(), threading.Event()
+    upstream.answer_next(Say("line\n\n" * 40), Finish())
+    upstream.answer_next(
+        Say("begin\n\n"), Hold(gate), Say("more\n\n" * 60), Hold(end), Say("**end**"), Finish()
+    )
+    reader = visit()
+    reader.ask("First")
+    reader.wait_for_end()
+    reader.ask("Second")
+    expect(reader.prose).to_have_text("begin")
+    question = reader.page.locator(".question").last
+    header = reader.page.locator(".top").bounding_box()
+    placed = question.bounding_box()
+    assert header is not None
+    assert placed is not None
+    assert 0 <= placed["y"] - header["height"] < 60
+    begin = reader.prose.evaluate(TEXT_TOP)
+    gate.set()
+    expect(reader.prose.locator("p")).to_have_count(61)
+    expect(reader.button("Jump to latest")).to_be_visible()
+    assert reader.prose.evaluate(TEXT_TOP) == begin
+    end.set()
+    reader.wait_for_end()
+    assert reader.prose.evaluate(TEXT_TOP) == begin
+
+
+def test_jumping_follows_until_the_reader_scrolls_up(visit: Visit, upstream: ScriptedUpstream) -> None:
     gate, last = threading.Event(), threading.Event()
     upstream.answer(
         Say("line\n\n" * 80), Hold(gate), Say("more\n\n" * 20), Hold(last), Say("end\n\n" * 20), Finish()
@@ -16,28 +51,51 @@ def test_scrolling_up_lets_go_and_jumping_follows_again(visit: Visit, upstream: 
     reader = visit()
     reader.ask("A long one")
     expect(reader.prose.locator("p")).to_have_count(80)
-    distance = "(({scrollHeight: h, scrollTop: t, clientHeight: c}) => h - t - c)(window.scroller)"
-    reader.page.evaluate("window.scroller = document.getElementById('scroller')")
-    reader.page.wait_for_function(f"{distance} < 2")
+    reader.button("Jump to latest").click()
     expect(reader.button("Jump to latest")).to_be_hidden()
+    assert reader.page.evaluate(DISTANCE) < 2
+    gate.set()
+    expect(reader.prose.locator("p")).to_have_count(100)
+    assert reader.page.evaluate(DISTANCE) < 2
     reader.page.mouse.move(600, 400)
     reader.page.mouse.wheel(0, -900)
     expect(reader.button("Jump to latest")).to_be_visible()
-    reader.page.wait_for_function(f"{distance} > 800")
-    before = reader.page.evaluate("window.scroller.scrollTop")
-    gate.set()
-    expect(reader.prose.locator("p")).to_have_count(100)
-    assert reader.page.evaluate("window.scroller.scrollTop") == before
-    reader.button("Jump to latest").click()
-    reader.page.wait_for_function(f"{distance} < 2")
+    before = reader.page.evaluate(TOP)
     last.set()
     expect(reader.prose.locator("p")).to_have_count(120)
-    reader.page.wait_for_function(f"{distance} < 2")
+    assert reader.page.evaluate(TOP) == before
     reader.wait_for_end()
+    assert reader.page.evaluate(TOP) == before
+
+
+def test_the_text_does_not_move_when_an_answer_ends(visit: Visit, upstream: ScriptedUpstream) -> None:
+    end = threading.Event()
+    upstream.answer(Say("line\n\n" * 80 + "last"), Hold(end), Finish())
+    reader = visit()
+    reader.ask("A long one")
+    expect(reader.prose.locator("p")).to_have_count(81)
+    reader.button("Jump to latest").click()
+    before = reader.prose.evaluate(TEXT_TOP)
+    end.set()
+    reader.wait_for_end()
+    assert reader.prose.evaluate(TEXT_TOP) == before
+
+
+def test_the_composer_is_in_line_with_the_text_and_the_start_begins_at_its_top(visit: Visit) -> None:
+    for width, height in ((700, 900), (1000, 820), (1400, 900)):
+        reader = visit(viewport={"width": width, "height": height})
+        lines = [reader.page.locator(part).bounding_box() for part in ("#composer", "#empty")]
+        assert lines[0] is not None
+        assert lines[1] is not None
+        assert (lines[0]["x"], lines[0]["width"]) == (lines[1]["x"], lines[1]["width"])
+    zoomed = visit(viewport={"width": 590, "height": 410})
+    assert zoomed.page.evaluate(TOP) == 0
+    assert zoomed.page.evaluate(DISTANCE) > 0
+    expect(zoomed.page.locator(".wordmark.large")).to_be_in_viewport(ratio=1)
 
 
 def test_a_screen_reader_is_told_once_an_answer(visit: Visit, upstream: ScriptedUpstream) -> None:
-    upstream.answer(Say("One "), Pause(0.1), Say("two "), Pause(0.1), Say("three"), Finish())
+    upstream.answer(Say("One "), Pause(0.1), Say("**two** "), Pause(0.1), Say("`three`"), Finish())
     reader = visit()
     reader.page.evaluate(
         """() => {

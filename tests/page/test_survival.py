@@ -54,11 +54,31 @@ def test_a_cut_network_loses_nothing_and_is_paid_once(
         reader.context.set_offline(True)  # refuses what is new; what is open has to be cut as well
         network.cut_all()
         expect(reader.page.get_by_text("Reconnecting")).to_be_visible()
+        expect(reader.button("Reconnect now")).to_be_visible()
         gate.set()
         reader.context.set_offline(False)
         expect(reader.prose).to_have_text("Before, after.", timeout=WAIT_MS)
         reader.wait_for_end()
         expect(reader.page.get_by_text("Reconnecting")).to_be_hidden()
+    assert upstream.paid_calls == 1
+
+
+def test_a_server_that_never_got_the_question_says_so_and_gets_it_at_a_press(
+    visit: Visit, upstream: ScriptedUpstream
+) -> None:
+    reader = visit()
+    reader.page.route("**/ask", lambda route: route.abort())
+    # The page waits for ever by itself, so that only the button can end it.
+    reader.page.evaluate(
+        "() => { const real = setTimeout; window.setTimeout = (f, ms) => (ms > 1500 ? 0 : real(f, ms)); }"
+    )
+    reader.ask("Hello!")
+    expect(reader.page.locator(".notice")).to_contain_text("has not got your question yet")
+    reader.page.unroute("**/ask")
+    reader.button("Reconnect now").click()
+    expect(reader.prose).to_have_text("Hello there!")
+    reader.wait_for_end()
+    expect(reader.button("Reconnect now")).to_be_hidden()
     assert upstream.paid_calls == 1
 
 

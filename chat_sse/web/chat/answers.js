@@ -22,7 +22,7 @@ const FINISHED = { state: "done", fault: null };
 /** @typedef {import("./store.js").Turn} Turn */
 
 export class Answers {
-  /** @type {Map<string, {controller: AbortController, reconnecting: boolean}>} */
+  /** @type {Map<string, {controller: AbortController, reconnecting: boolean, reconnect: () => void}>} */
   #running = new Map();
   #chats;
   #apiKey;
@@ -62,6 +62,14 @@ export class Answers {
   }
 
   /**
+   * Connect now instead of after the wait that has begun.
+   * @param {string} chatId
+   */
+  reconnect(chatId) {
+    this.#running.get(chatId)?.reconnect();
+  }
+
+  /**
    * Go on with a chat's last answer where it was left: by its id, or by its key while none is known.
    * @param {Chat} chat
    */
@@ -85,7 +93,7 @@ export class Answers {
   async run(chat) {
     const turn = /** @type {Turn} */ (chat.turns.at(-1));
     const { answer } = turn;
-    const run = { controller: new AbortController(), reconnecting: false };
+    const run = { controller: new AbortController(), reconnecting: false, reconnect() {} };
     const apiKey = this.#apiKey();
     this.#running.set(chat.id, run);
     this.#save(chat.id);
@@ -98,6 +106,7 @@ export class Answers {
     let outcome = FINISHED;
     try {
       const stream = open(chat, answer, { apiKey, signal: run.controller.signal, onConnection });
+      run.reconnect = () => stream.reconnect();
       for await (const event of stream) {
         run.reconnecting = false;
         outcome = take(answer, event) ?? outcome;
@@ -106,7 +115,7 @@ export class Answers {
         this.#onChange(chat, turn);
       }
     } catch (error) {
-      outcome = run.controller.signal.aborted ? FINISHED : outcomeOf(error);
+      outcome = run.controller.signal.aborted ? FINISHED : outcomeOf(error, answer.id);
       if (run.controller.signal.aborted) answer.finishReason = "cancelled";
     }
     clearInterval(saving);
@@ -121,7 +130,9 @@ export class Answers {
    * @param {string} [apiKey]
    */
   #end(chat, turn, outcome, apiKey = "") {
-    Object.assign(turn.answer, outcome);
+    const { answer } = turn;
+    Object.assign(answer, outcome);
+    if (answer.thinkingSince) answer.thoughtMs ??= Date.now() - answer.thinkingSince;
     chat.updatedAt = Date.now();
     this.#chats.save(chat);
     this.#onEnd(chat, turn, apiKey);
@@ -173,9 +184,11 @@ function take(answer, event) {
       return null;
     case "delta":
       answer.text += event.content;
+      noteThinking(answer);
       return null;
     case "reasoning":
       answer.reasoning += event.content;
+      noteThinking(answer);
       return null;
     case "done":
       answer.finishReason = event.finish_reason;
@@ -189,12 +202,26 @@ function take(answer, event) {
 }
 
 /**
+ * Note for how long an answer thinks before its text begins.
+ * @param {import("./store.js").AnswerRecord} answer
+ */
+function noteThinking(answer) {
+  if (answer.thoughtMs !== undefined) return;
+  const { text, reasoning } = withoutThinking(answer, true);
+  if (reasoning) answer.thinkingSince ??= Date.now();
+  if (text) answer.thoughtMs = answer.thinkingSince ? Date.now() - answer.thinkingSince : 0;
+}
+
+/**
  * @param {unknown} error
+ * @param {string} id the answer's
  * @returns {Outcome}
  */
-function outcomeOf(error) {
+function outcomeOf(error, id) {
   if (error instanceof ConnectionLost) {
-    const content = "The connection was lost. The answer may still be there: reconnect to go on with it.";
+    const content = id
+      ? "The connection was lost. The answer may still be there: reconnect to go on with it."
+      : "The server could not be reached. Your question is kept here: reconnect to send it.";
     return { state: "lost", fault: fault("connection_lost", content) };
   }
   if (error instanceof AskError) {

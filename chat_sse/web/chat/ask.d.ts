@@ -224,4 +224,6 @@ export declare class Answer {
     } | null, id?: string);
     /** @returns {AsyncGenerator<AskEvent, void, undefined>} */
     [Symbol.asyncIterator](): AsyncGenerator<AskEvent, void, undefined>;
+    /** Connect at once instead of waiting, when the connection has broken. */
+    reconnect(): void;
 }

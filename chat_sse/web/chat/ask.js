@@ -199,6 +199,11 @@ export class Answer {
     }
   }
 
+  /** Connect at once instead of waiting, when the connection has broken. */
+  reconnect() {
+    this.#wake();
+  }
+
   /** @param {string} id */
   #identify(id) {
     this.id ||= id;

@@ -37,3 +37,17 @@ export function button(label, action, className = "quiet") {
   made.dataset.action = action;
   return made;
 }
+
+/**
+ * A button that is a picture; its label is read out, and shown to whoever points at it.
+ * @param {string} name of the icon
+ * @param {string} label
+ * @param {string} action
+ */
+export function iconButton(name, label, action) {
+  const made = button("", action, "icon-button");
+  made.append(icon(name));
+  made.setAttribute("aria-label", label);
+  made.title = label;
+  return made;
+}

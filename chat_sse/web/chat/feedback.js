@@ -2,7 +2,6 @@
 /** What the page tells its reader beside the answers: a toast, a word to a screen reader, a copied text. */
 
 import { $ } from "./dom.js";
-import { withoutThinking } from "./thinking.js";
 
 const TOAST_MS = 8_000;
 /** A screen reader is given this much of an answer; the rest can be read on the page. */
@@ -14,10 +13,9 @@ let toastTimer;
 /**
  * Tell a screen reader, once: nothing is said while an answer grows.
  * @param {import("./store.js").AnswerRecord} answer
+ * @param {string} text as it is shown
  */
-export function announce(answer) {
-  const { fault: failure, finishReason } = answer;
-  const { text } = withoutThinking(answer);
+export function announce({ fault: failure, finishReason }, text) {
   const told = failure ? failure.content : finishReason === "cancelled" ? "The answer was stopped." : text;
   const rest = told.length > ANNOUNCED_CHARS ? " … The answer goes on." : "";
   $("announcer").textContent = told.slice(0, ANNOUNCED_CHARS) + rest;
@@ -47,16 +45,16 @@ export function toast(text, action = "", onAction = () => {}) {
  * @param {HTMLElement} button
  */
 export async function copy(text, button) {
-  const label = button.textContent;
+  const sign = /** @type {Element} */ (button.querySelector("use"));
   try {
     await writeClipboard(text);
-    button.textContent = "Copied";
+    sign.setAttribute("href", "#icon-check");
     $("announcer").textContent = "Copied.";
   } catch {
     toast("The browser does not let this page copy. Select the text and copy it by hand.");
     return;
   }
-  setTimeout(() => (button.textContent = label === "Copied" ? "Copy" : label), 1_500);
+  setTimeout(() => sign.setAttribute("href", "#icon-copy"), 1_500);
 }
 
 /**

@@ -2,25 +2,31 @@
 /** The chat page: what the reader does, turned into chats and answers. */
 
 import { Answers } from "./answers.js";
+import { ChatList } from "./chat-list.js";
+import { Composer } from "./composer.js";
 import { $ } from "./dom.js";
 import { announce, copy, toast } from "./feedback.js";
 import { Key } from "./key.js";
 import { Login } from "./login.js";
-import { fault, showStarters, titleOf } from "./question.js";
-import { closeSidebar, isDrawerOpen, showChats } from "./sidebar.js";
+import { namesItself, showStarters, titleOf } from "./question.js";
+import { closeSidebar, isDrawerOpen } from "./sidebar.js";
 import { Chats, newAnswer, randomId } from "./store.js";
 import { withoutThinking } from "./thinking.js";
+import { exportChats, wireFiles } from "./transfer.js";
 import { Transcript } from "./transcript.js";
+import { addVersion, showVersion } from "./versions.js";
 
 let chatId = location.hash.slice(1);
-let editing = false;
 /** The chats whose last question waits for a key. */
 const locked = new Set();
 
 const chats = new Chats({
-  onFault: () => toast("This browser's storage is full or closed, so chats are not kept. Deleting some may help."),
+  onFault: () => {
+    const told = "This browser's storage is full or closed: this chat is lost when the page is closed. Delete some, or save them.";
+    toast(told, "Export all", () => exportChats(chats.list()));
+  },
   onForeignChange: (id) => {
-    if (!answers.isRunning(id)) showIfCurrent(id);
+    if (id === chatId && !answers.isRunning(id)) showChat();
     showList();
   },
 });
@@ -33,10 +39,22 @@ const transcript = new Transcript(
 const key = new Key(() => {
   for (const id of locked) goOn(chats.get(id));
   locked.clear();
-  $("question").focus();
+  composer.focus();
 });
 
 const login = new Login();
+
+const chatList = new ChatList(chats, (id) => answers.isRunning(id), {
+  open: openChat,
+  remove: deleteChat,
+  renamed: () => showAround(currentChat()),
+});
+
+const composer = new Composer({
+  submit,
+  stop: () => answers.stop(chatId),
+  editLast: () => edit(currentChat()?.turns.at(-1)),
+});
 
 const answers = new Answers(chats, {
   apiKey: () => key.value,
@@ -56,14 +74,16 @@ const answers = new Answers(chats, {
     if (chat.id !== chatId) return;
     transcript.paint(chat); // not a frame later, when the composer tells already that it is over
     showComposer();
-    announce(turn.answer);
+    announce(turn.answer, transcript.lastText);
   },
 });
 
 /** @type {Record<string, (turn: import("./store.js").Turn, pressed: HTMLElement) => void>} */
 const ACTIONS = {
-  edit: startEditing,
+  edit,
   resume,
+  reconnect: () => answers.reconnect(chatId),
+  version: (turn, button) => switchVersion(turn, Number(button.dataset.path)),
   retry: askAgain,
   login: ({ answer }) => login.go(chatId, answer.fault?.loginUrl ?? ""),
   copy: (turn, button) => copy(withoutThinking(turn.answer).text, button),
@@ -76,43 +96,58 @@ function currentChat() {
 
 // Asking
 
-function submit() {
-  const text = $("question").value.trim();
-  if (fault(text) || !text || answers.isRunning(chatId)) return;
+/**
+ * @param {string} text
+ * @param {number} editing the turn that the question takes the place of, -1 for none
+ */
+function submit(text, editing) {
   let chat = currentChat();
   if (!chat) {
     chat = { id: randomId(), title: "", updatedAt: 0, turns: [] };
     chats.add(chat);
     chatId = chat.id;
     history.pushState(null, "", `#${chatId}`);
+    composer.open(chatId, 0);
     transcript.show(chat, stateOf(chat));
   }
-  if (editing) chat.turns.pop();
-  stopEditing();
-  chat.turns.push({ question: text, answer: newAnswer() });
-  if (chat.turns.length === 1) chat.title = titleOf(text);
-  chat.updatedAt = Date.now();
-  $("question").value = "";
-  answers.run(chat);
-  showAround(chat);
-  transcript.follow();
+  const turn = { question: text, answer: newAnswer() };
+  const named = namesItself(chat);
+  if (editing < 0) chat.turns.push(turn);
+  else addVersion(chat, editing, turn);
+  if (named) chat.title = titleOf(chat.turns[0].question);
+  start(chat);
 }
 
 /** Ask the last question once more, for another answer. */
 function askAgain() {
   const chat = currentChat();
-  if (!chat) return;
-  renew(chat);
-  showAround(chat);
-  transcript.follow();
-  $("question").focus();
+  if (!chat || answers.isRunning(chatId)) return;
+  const { question, answer } = /** @type {import("./store.js").Turn} */ (chat.turns.at(-1));
+  if (answer.text || answer.reasoning) addVersion(chat, chat.turns.length - 1, { question, answer: newAnswer() });
+  else renew(chat);
+  start(chat);
 }
 
-/** @param {import("./store.js").Chat} chat */
-function renew(chat) {
-  const { question } = /** @type {import("./store.js").Turn} */ (chat.turns.pop());
-  chat.turns.push({ question, answer: newAnswer() });
+/**
+ * Have a chat's last question answered.
+ * @param {import("./store.js").Chat} chat
+ */
+function start(chat) {
+  chat.updatedAt = Date.now();
   answers.run(chat);
+  showAround(chat);
+  if (chat.id !== chatId) return;
+  transcript.showQuestion();
+  composer.focus();
+}
+
+/**
+ * Take the last answer, in which there is nothing, for not given.
+ * @param {import("./store.js").Chat} chat
+ */
+function renew(chat) {
+  const turn = /** @type {import("./store.js").Turn} */ (chat.turns.pop());
+  chat.turns.push({ ...turn, answer: newAnswer() });
 }
 
 /**
@@ -132,9 +167,13 @@ function unlock(chat, refused) {
  */
 function goOn(chat) {
   if (!chat || answers.isRunning(chat.id)) return;
-  if (chat.turns.at(-1)?.answer.id) answers.resume(chat);
-  else renew(chat);
-  if (chat.id === chatId) showAround(chat);
+  if (chat.turns.at(-1)?.answer.id) {
+    answers.resume(chat);
+    if (chat.id === chatId) showAround(chat);
+  } else {
+    renew(chat);
+    start(chat);
+  }
 }
 
 /** Go on with an answer whose connection was lost. */
@@ -142,22 +181,31 @@ function resume() {
   const chat = currentChat();
   if (chat) answers.resume(chat);
   showAround(chat);
-  $("question").focus();
+  composer.focus();
 }
 
-function startEditing() {
-  const turn = currentChat()?.turns.at(-1);
+/** @param {import("./store.js").Turn | undefined} turn */
+function edit(turn) {
   if (!turn || answers.isRunning(chatId)) return;
-  editing = true;
-  $("question").value = turn.question;
-  showComposer();
-  $("question").focus();
+  composer.edit(currentChat()?.turns.indexOf(turn) ?? -1, turn.question);
 }
 
-function stopEditing() {
-  if (editing) $("question").value = "";
-  editing = false;
-  showComposer();
+/**
+ * @param {import("./store.js").Turn} turn
+ * @param {number} path
+ */
+function switchVersion(turn, path) {
+  const chat = currentChat();
+  if (!chat || answers.isRunning(chatId)) return;
+  composer.cancel();
+  const index = chat.turns.indexOf(turn);
+  const named = namesItself(chat);
+  showVersion(chat, index, path);
+  if (named) chat.title = titleOf(chat.turns[0].question);
+  chats.save(chat);
+  transcript.paint(chat);
+  showAround(chat);
+  transcript.focusVersions(index);
 }
 
 // Chats
@@ -167,14 +215,12 @@ function openChat(id) {
   history.pushState(null, "", id ? `#${id}` : location.pathname + location.search);
   arrive();
   closeSidebar();
-  $("question").focus();
+  composer.focus();
 }
 
-/** Show the chat that the address names, with nothing typed yet. */
+/** Show the chat that the address names, and what is typed there. */
 function arrive() {
   chatId = location.hash.slice(1);
-  editing = false;
-  $("question").value = "";
   showChat();
 }
 
@@ -184,6 +230,7 @@ function deleteChat(id) {
   if (!chat) return;
   answers.stop(id);
   chats.delete(id);
+  composer.forget(id);
   if (id === chatId) openChat("");
   showList();
   $("new-chat").focus();
@@ -204,6 +251,7 @@ function showChat() {
   const chat = currentChat();
   transcript.forget();
   transcript.show(chat, chat ? stateOf(chat) : () => ({ running: false, reconnecting: false }));
+  composer.open(chatId, chat?.turns.length ?? 0);
   if (chat?.turns.at(-1)?.answer.state === "running") answers.resume(chat);
   showAround(chat);
 }
@@ -211,88 +259,42 @@ function showChat() {
 /** @param {import("./store.js").Chat | undefined} chat */
 function showAround(chat) {
   $("empty").hidden = Boolean(chat);
+  $("save-markdown").hidden = !chat;
   $("title").textContent = chat?.title ?? "New chat";
   document.title = chat ? `${chat.title} · ask` : "ask";
   showList();
   showComposer();
 }
 
-/** @param {string} id */
-function showIfCurrent(id) {
-  if (id === chatId) showChat();
-}
-
 function showList() {
-  showChats(chats.list(), chatId, (id) => answers.isRunning(id));
+  chatList.show(chatId);
 }
 
 function showComposer() {
-  const running = answers.isRunning(chatId);
-  const text = $("question").value;
-  const problem = fault(text.trim());
-  $("editing").hidden = !editing;
-  $("send").hidden = running;
-  $("stop").hidden = !running;
-  $("send").disabled = !text.trim() || Boolean(problem);
-  $("fault").textContent = problem;
-  $("question").setAttribute("aria-invalid", String(Boolean(problem)));
-  if (!CSS.supports("field-sizing", "content")) {
-    $("question").style.height = "auto";
-    $("question").style.height = `${$("question").scrollHeight}px`;
-  }
+  composer.show(answers.isRunning(chatId));
 }
 
 // Wiring
 
-$("composer").addEventListener("submit", (/** @type {any} */ event) => {
-  event.preventDefault();
-  submit();
-});
-$("question").addEventListener("input", showComposer);
-$("question").addEventListener("keydown", (/** @type {any} */ event) => {
-  if (event.isComposing) return; // this Enter chooses a candidate of an input method
-  if (event.key === "Enter" && !event.shiftKey) {
-    event.preventDefault();
-    submit();
-  } else if (event.key === "ArrowUp" && !event.target.value && !event.shiftKey) {
-    event.preventDefault();
-    startEditing();
-  }
-});
 document.addEventListener("keydown", (/** @type {any} */ event) => {
+  if ((event.ctrlKey || event.metaKey) && event.shiftKey && event.code === "KeyO") {
+    event.preventDefault();
+    openChat("");
+  }
   if (event.key !== "Escape" || event.isComposing) return;
   if (isDrawerOpen()) closeSidebar();
-  else if (editing) stopEditing();
+  else if (composer.isEditing) composer.cancel();
   else answers.stop(chatId);
-});
-$("stop").addEventListener("click", () => {
-  answers.stop(chatId);
-  $("question").focus();
-});
-$("cancel-edit").addEventListener("click", () => {
-  stopEditing();
-  $("question").focus();
 });
 $("new-chat").addEventListener("click", () => openChat(""));
 $("new-chat-narrow").addEventListener("click", () => openChat(""));
-$("chat-list").addEventListener("click", (/** @type {any} */ event) => {
-  const link = event.target.closest("a");
-  const remove = event.target.closest("[data-delete]");
-  if (remove) deleteChat(remove.dataset.delete);
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return; // a new tab shows it as well
-  event.preventDefault();
-  openChat(link.hash.slice(1));
-});
 addEventListener("popstate", arrive);
-
-showStarters((question) => {
-  $("question").value = question;
-  submit();
-});
+wireFiles(chats, currentChat, showList);
+showStarters((question) => submit(question, -1));
 showChat();
 if (login.returned) goOn(chats.get(login.returned));
 // Answers of other chats that a reload has interrupted go on as well.
 for (const chat of chats.list()) {
   if (chat.turns.at(-1)?.answer.state === "running") answers.resume(chat);
 }
-$("question").focus();
+composer.focus();

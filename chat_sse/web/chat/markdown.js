@@ -8,6 +8,7 @@
  * links: loading one would tell a foreign host what the answer says.
  */
 
+import { iconButton } from "./dom.js";
 import { blocksOf, htmlOf } from "./markdown-lexer.js";
 import { settled } from "./markdown-growing.js";
 import { highlight, typesetFormula } from "./typeset.js";
@@ -182,13 +183,7 @@ function codeBlock(pre) {
   head.className = "code-head";
   const name = document.createElement("span");
   name.textContent = told || "text";
-  const copy = document.createElement("button");
-  copy.type = "button";
-  copy.className = "quiet";
-  copy.dataset.action = "copy-code";
-  copy.textContent = "Copy";
-  copy.setAttribute("aria-label", "Copy the code");
-  head.append(name, copy);
+  head.append(name, iconButton("copy", "Copy the code", "copy-code"));
   pre.replaceWith(block);
   block.append(head, pre);
   scrollable(pre, language ? `Code in ${language}` : "Code");

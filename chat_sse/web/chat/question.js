@@ -8,8 +8,8 @@ const MAX_QUESTION_CHARS = 100_000;
 const TITLE_CHARS = 60;
 
 const STARTERS = [
-  "Explain server-sent events to me, with a small example",
-  "Compare three ways to keep a secret out of a web page, in a table",
+  "Explain compound interest with a small example",
+  "Compare train, bus and plane for a weekend trip, in a table",
   "Help me say no to a meeting, kindly and in two sentences",
   "Plan two unhurried days in Lisbon",
 ];
@@ -27,6 +27,14 @@ export function fault(text) {
 export function titleOf(text) {
   const line = text.split("\n", 1)[0];
   return line.length > TITLE_CHARS ? `${line.slice(0, TITLE_CHARS).trimEnd()}…` : line;
+}
+
+/**
+ * Whether a chat is called after its first question, and not by its reader.
+ * @param {import("./store.js").Chat} chat
+ */
+export function namesItself({ title, turns }) {
+  return title === titleOf(turns[0]?.question ?? "");
 }
 
 /**

@@ -1,36 +1,9 @@
 // @ts-check
-/** The sidebar, which is a drawer on narrow screens: the list of chats, and the theme. */
+/** The sidebar, which is a drawer on narrow screens: the chats, and the theme. */
 
-import { $, icon } from "./dom.js";
+import { $ } from "./dom.js";
 
 const narrow = matchMedia("(max-width: 55.99rem)");
-
-/**
- * List the chats.
- * @param {import("./store.js").Chat[]} chats
- * @param {string} currentId
- * @param {(id: string) => boolean} isRunning
- */
-export function showChats(chats, currentId, isRunning) {
-  const items = chats.map((chat) => {
-    const link = document.createElement("a");
-    link.href = `#${chat.id}`;
-    link.dir = "auto";
-    link.textContent = chat.title || "Untitled";
-    if (chat.id === currentId) link.setAttribute("aria-current", "page");
-    if (isRunning(chat.id)) link.classList.add("running");
-    const remove = document.createElement("button");
-    remove.type = "button";
-    remove.className = "icon-button";
-    remove.dataset.delete = chat.id;
-    remove.setAttribute("aria-label", `Delete ${link.textContent}`);
-    remove.append(icon("trash"));
-    const item = document.createElement("li");
-    item.append(link, remove);
-    return item;
-  });
-  $("chat-list").replaceChildren(...items);
-}
 
 export function isDrawerOpen() {
   return document.body.classList.contains("drawer-open");

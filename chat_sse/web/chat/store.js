@@ -20,7 +20,11 @@ const PREFIX = "chat-sse:chat:";
  * @property {string | null} finishReason
  * @property {number | null} tokens
  * @property {Fault | null} fault
- * @typedef {{question: string, answer: AnswerRecord}} Turn
+ * @property {string} [asked] The model that was asked for, where the reader chose one.
+ * @property {number} [thinkingSince] When its reasoning began, in milliseconds since the epoch.
+ * @property {number} [thoughtMs] For how long it reasoned before its text; absent until that has begun.
+ * @typedef {{paths: Turn[][], shown: number}} Fork
+ * @typedef {{question: string, answer: AnswerRecord, images?: string[], fork?: Fork}} Turn
  * @typedef {{id: string, title: string, updatedAt: number, turns: Turn[]}} Chat
  */
 
@@ -41,11 +45,13 @@ export function newAnswer() {
 export class Chats {
   /** @type {Map<string, Chat>} */
   #chats = new Map();
+  /** The ids of chats that are not in the storage as they are here. @type {Set<string>} */
+  #unsaved = new Set();
   #onFault;
 
   /**
    * @param {{onFault: () => void, onForeignChange: (id: string) => void}} callbacks onFault: a chat could not
-   *   be saved; onForeignChange: another tab has changed or deleted one
+   *   be saved, told once until it could; onForeignChange: another tab has changed or deleted one
    */
   constructor({ onFault, onForeignChange }) {
     this.#onFault = onFault;
@@ -55,6 +61,9 @@ export class Chats {
       this.#chats.delete(key.slice(PREFIX.length));
       this.#read(key);
       onForeignChange(key.slice(PREFIX.length));
+    });
+    addEventListener("beforeunload", (event) => {
+      if (this.#unsaved.size) event.preventDefault(); // the browser asks whether to leave what would be lost
     });
   }
 
@@ -85,19 +94,41 @@ export class Chats {
     if (this.#chats.get(chat.id) !== chat) return;
     try {
       localStorage.setItem(PREFIX + chat.id, JSON.stringify(chat));
+      this.#unsaved.delete(chat.id);
     } catch {
-      this.#onFault(); // it is full, or forbidden; the chat goes on until the page is closed
+      // It is full, or forbidden. What it holds stays there, and the chat goes on until the page is closed.
+      const known = this.#unsaved.has(chat.id);
+      this.#unsaved.add(chat.id);
+      if (!known) this.#onFault();
     }
   }
 
   /** @param {string} id */
   delete(id) {
     this.#chats.delete(id);
+    this.#unsaved.delete(id);
     try {
       localStorage.removeItem(PREFIX + id);
     } catch {
       this.#onFault();
     }
+    for (const unsaved of this.#unsaved) this.save(/** @type {Chat} */ (this.get(unsaved))); // there is room now
+  }
+
+  /**
+   * Add chats from elsewhere. One that is here already, and otherwise, is kept beside it.
+   * @param {Chat[]} chats
+   * @returns {number} how many are new
+   */
+  take(chats) {
+    let count = 0;
+    for (const chat of chats) {
+      const own = this.get(chat.id);
+      if (own && JSON.stringify(own) === JSON.stringify(chat)) continue;
+      this.add(own ? { ...chat, id: randomId() } : chat);
+      count += 1;
+    }
+    return count;
   }
 
   /** @param {string} name */

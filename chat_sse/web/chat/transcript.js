@@ -1,109 +1,12 @@
 // @ts-check
 /** The conversation on the page: questions, answers, what went wrong with them, and where the reader is. */
 
-import { button, element } from "./dom.js";
-import { FailureView } from "./failure.js";
-import { MarkdownView } from "./markdown.js";
-import { withoutThinking } from "./thinking.js";
+import { TurnView } from "./turn-view.js";
 
 /** Within so many pixels of the end the reader counts as following. */
 const FOLLOW_PX = 48;
 /** Of the time on the main thread, painting a growing answer may take one part in so many. */
 const RENDER_SHARE = 4;
-
-/** @type {Record<string, string>} */
-const NOTICES = {
-  length: "The answer reached its length limit. Ask to go on for the rest.",
-  content_filter: "The answer was cut by the model's content filter.",
-  cancelled: "Stopped.",
-};
-
-/** One question and its answer. */
-class TurnView {
-  /** @param {import("./store.js").Turn} turn */
-  constructor(turn) {
-    this.turn = turn;
-    this.element = element("section", "turn");
-    const question = element("div", "question");
-    const words = element("p", "", turn.question);
-    words.dir = "auto";
-    question.append(element("h2", "visually-hidden", "Your question"), words);
-    this.edit = button("Edit", "edit");
-    this.edit.setAttribute("aria-label", "Edit the question");
-    question.append(this.edit);
-
-    this.answer = element("article", "answer");
-    this.reasoning = element("details", "reasoning");
-    this.reasoningText = element("p");
-    this.reasoningText.dir = "auto";
-    this.reasoning.append(element("summary", "", "Reasoning"), this.reasoningText);
-    this.prose = element("div", "prose");
-    this.markdown = new MarkdownView(this.prose);
-    this.thinking = element("p", "thinking", "Thinking");
-    this.thinking.append(element("i"), element("i"), element("i"));
-    this.notice = element("p", "notice");
-    this.failure = new FailureView();
-    this.actions = element("div", "actions");
-    this.answer.append(
-      element("h2", "visually-hidden", "Answer"),
-      this.reasoning, this.prose, this.thinking, this.notice, this.failure.element, this.actions,
-    );
-    this.element.append(question, this.answer);
-  }
-
-  /** @param {{last: boolean, running: boolean, reconnecting: boolean, busy: boolean}} state */
-  update({ last, running, reconnecting, busy }) {
-    const { answer } = this.turn;
-    const ended = !running;
-    this.answer.setAttribute("aria-busy", String(running));
-    this.prose.classList.toggle("growing", running && !reconnecting);
-    const { text, reasoning } = withoutThinking(answer, running);
-    this.markdown.update(text, ended);
-    this.reasoning.hidden = !reasoning;
-    if (this.reasoningText.textContent !== reasoning) this.reasoningText.textContent = reasoning;
-    this.thinking.hidden = ended || Boolean(text) || reconnecting;
-    this.edit.hidden = !last || busy;
-    this.#updateNotice(reconnecting, ended, text);
-    if (this.shownState !== `${answer.state} ${running} ${last} ${busy}`) {
-      this.shownState = `${answer.state} ${running} ${last} ${busy}`;
-      const lost = answer.state === "lost";
-      this.failure.show(ended ? answer.fault : null, { lost, actionable: last && !busy });
-      this.#updateActions(ended, last && !busy);
-    }
-  }
-
-  /**
-   * @param {boolean} reconnecting
-   * @param {boolean} ended
-   * @param {string} text
-   */
-  #updateNotice(reconnecting, ended, text) {
-    const { finishReason, state } = this.turn.answer;
-    let notice = reconnecting ? "Connection lost. Reconnecting…" : "";
-    if (ended && state === "done") notice = NOTICES[finishReason ?? ""] ?? (text.trim() ? "" : "The answer is empty.");
-    this.notice.hidden = !notice;
-    this.notice.classList.toggle("waiting", reconnecting);
-    if (this.notice.textContent !== notice) this.notice.textContent = notice;
-  }
-
-  /**
-   * @param {boolean} ended
-   * @param {boolean} actionable
-   */
-  #updateActions(ended, actionable) {
-    const { answer } = this.turn;
-    this.actions.replaceChildren();
-    if (!ended) return;
-    if (answer.text) {
-      const copy = button("Copy", "copy");
-      copy.setAttribute("aria-label", "Copy the answer");
-      this.actions.append(copy);
-    }
-    if (actionable && answer.state === "done") this.actions.append(button("Regenerate", "retry"));
-    const meta = [answer.model, answer.tokens && `${answer.tokens} tokens`].filter(Boolean).join(" · ");
-    if (meta) this.actions.append(element("span", "meta", meta));
-  }
-}
 
 export class Transcript {
   /** @type {TurnView[]} */
@@ -112,6 +15,8 @@ export class Transcript {
   #dueAt = 0;
   #following = true;
   #lastTop = 0;
+  /** Where the page itself has scrolled to: no choice of the reader's. */
+  #ownTop = -1;
   #state = () => ({ running: false, reconnecting: false });
 
   /**
@@ -130,7 +35,7 @@ export class Transcript {
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     jump.addEventListener("click", () => this.follow());
     new ResizeObserver(() => this.#settle()).observe(element);
-    new ResizeObserver(() => this.#settle()).observe(scroller);
+    new ResizeObserver(() => this.#measureGutter()).observe(scroller);
   }
 
   /**
@@ -143,7 +48,18 @@ export class Transcript {
     this.#views = [];
     this.element.replaceChildren();
     if (chat) this.#sync(chat);
-    this.follow();
+    if (chat) return this.follow();
+    this.#following = false;
+    this.scroller.scrollTop = 0;
+  }
+
+  /** Show the question that has just been asked at the top; the answer grows below it, and nothing moves. */
+  showQuestion() {
+    const turn = this.#views.at(-1)?.element;
+    turn?.classList.add("asked");
+    this.#following = false;
+    this.#scrollTo(turn?.offsetTop ?? 0);
+    this.#showJump();
   }
 
   /**
@@ -179,6 +95,21 @@ export class Transcript {
     this.#frame = 0;
   }
 
+  /**
+   * Put the focus where the versions of a turn are chosen, which has been made anew.
+   * @param {number} index
+   */
+  focusVersions(index) {
+    /** @type {HTMLElement | null | undefined} */
+    const first = this.#views[index]?.element.querySelector("[data-action=version]:enabled");
+    first?.focus({ preventScroll: true });
+  }
+
+  /** The last answer's text as it is shown, without its markup. */
+  get lastText() {
+    return this.#views.at(-1)?.prose.innerText ?? "";
+  }
+
   /** Go to the end, and stay there while it grows. */
   follow() {
     this.#following = true;
@@ -197,9 +128,10 @@ export class Transcript {
     this.#views.forEach((view, index) => {
       const last = index === turns.length - 1;
       // What is behind the last two turns cannot change any more.
-      if (index < turns.length - 2 && view.shownState) return;
-      view.update({ last, running: last && running, reconnecting: last && reconnecting, busy: running });
+      if (index < turns.length - 2 && view.isShown) return;
+      view.update({ last, running: last && running, reconnecting: last && reconnecting });
     });
+    this.element.classList.toggle("busy", running);
     this.#settle();
   }
 
@@ -215,9 +147,11 @@ export class Transcript {
     return scrollHeight - scrollTop - clientHeight;
   }
 
-  /** The reader, or `#settle`, has scrolled: going up lets go, arriving at the end follows again. */
+  /** Somebody has scrolled. A reader who goes up lets go, arriving at the end follows again. */
   #scrolled() {
     const { scrollTop } = this.scroller;
+    if (scrollTop === this.#ownTop) return;
+    this.#ownTop = -1;
     if (this.#distance() <= FOLLOW_PX) this.#following = true;
     else if (scrollTop < this.#lastTop) this.#following = false;
     this.#lastTop = scrollTop;
@@ -225,8 +159,21 @@ export class Transcript {
   }
 
   #settle() {
-    if (this.#following) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (this.#following) this.#scrollTo(this.scroller.scrollHeight);
     this.#showJump();
+  }
+
+  /** @param {number} top */
+  #scrollTo(top) {
+    this.scroller.scrollTop = top;
+    this.#ownTop = this.#lastTop = this.scroller.scrollTop;
+  }
+
+  /** The composer is to stand as far from the edges as the text, which has gutters for the scrollbar. */
+  #measureGutter() {
+    const gutter = (this.scroller.offsetWidth - this.scroller.clientWidth) / 2;
+    document.documentElement.style.setProperty("--gutter", `${gutter}px`);
+    this.#settle();
   }
 
   #showJump() {
