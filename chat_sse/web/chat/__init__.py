@@ -18,7 +18,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self'",
+        "img-src 'self' data:",  # the reader's own; an answer has none
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",

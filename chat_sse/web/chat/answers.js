@@ -152,7 +152,8 @@ export class Answers {
  */
 function open(chat, answer, options) {
   if (answer.id) return attach(ASK_URL, answer.id, { ...options, lastEventId: answer.lastEventId || undefined });
-  return ask(ASK_URL, conversation(chat), { ...options, idempotencyKey: answer.key });
+  const model = answer.asked || undefined;
+  return ask(ASK_URL, conversation(chat), { ...options, model, idempotencyKey: answer.key });
 }
 
 /**
@@ -162,13 +163,25 @@ function open(chat, answer, options) {
 function conversation(chat) {
   /** @type {import("./ask.js").Message[]} */
   const messages = [];
-  for (const { question, answer } of chat.turns.slice(-MAX_TURNS_SENT)) {
-    messages.push({ role: "user", content: question });
+  for (const { question, images = [], answer } of chat.turns.slice(-MAX_TURNS_SENT)) {
+    messages.push({ role: "user", content: contentOf(question, images.filter(Boolean)) });
     const { text } = withoutThinking(answer); // as models are trained to see their history
     if (text.trim()) messages.push({ role: "assistant", content: text });
   }
   if (messages.at(-1)?.role === "assistant") messages.pop();
   return messages;
+}
+
+/**
+ * @param {string} question
+ * @param {string[]} images
+ * @returns {import("./ask.js").Message["content"]}
+ */
+function contentOf(question, images) {
+  if (!images.length) return question || "(an image)"; // which is no longer kept
+  /** @type {import("./ask.js").ContentPart[]} */
+  const parts = images.map((url) => ({ type: "image_url", image_url: { url } }));
+  return question ? [{ type: "text", text: question }, ...parts] : parts;
 }
 
 /**

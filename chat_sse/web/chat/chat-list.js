@@ -99,6 +99,7 @@ export class ChatList {
     input.addEventListener("blur", () => leave(true));
     this.#renaming = id;
     item.replaceChildren(input);
+    input.focus();
     input.select();
   }
 }

@@ -3,6 +3,8 @@
 
 import { $ } from "./dom.js";
 import { Drafts } from "./drafts.js";
+import { toast } from "./feedback.js";
+import { Attachments } from "./images.js";
 import { fault } from "./question.js";
 
 export class Composer {
@@ -10,13 +12,16 @@ export class Composer {
   #editing = -1;
   #running = false;
   #drafts = new Drafts();
+  /** Of each chat's draft; a reload loses them. @type {Map<string, string[]>} */
+  #images = new Map();
+  #attachments = new Attachments((images) => this.#attached(images), toast);
   #question = $("question");
   #on;
 
   /**
    * @param {object} callbacks
-   * @param {(text: string, editing: number) => void} callbacks.submit editing: the turn that the question
-   *   takes the place of, -1 for none
+   * @param {(text: string, images: string[], editing: number) => void} callbacks.submit editing: the turn that
+   *   the question takes the place of, -1 for none
    * @param {() => void} callbacks.stop
    * @param {() => void} callbacks.editLast
    */
@@ -58,17 +63,19 @@ export class Composer {
     this.#chatId = chatId;
     this.#editing = draft.editing < turns ? draft.editing : -1;
     this.#question.value = this.isEditing ? draft.edited : draft.text;
+    this.#attachments.show(this.#images.get(chatId) ?? []);
     this.show(this.#running);
   }
 
   /**
    * Edit the question of a turn; the draft waits.
    * @param {number} index
-   * @param {string} question
+   * @param {import("./store.js").Turn} turn
    */
-  edit(index, question) {
+  edit(index, { question, images = [] }) {
     this.#editing = index;
     this.#question.value = question;
+    this.#attachments.show(images.filter(Boolean));
     this.#changed();
     this.#question.focus();
   }
@@ -78,17 +85,21 @@ export class Composer {
     if (!this.isEditing) return;
     this.#editing = -1;
     this.#question.value = this.#drafts.get(this.#chatId).text;
+    this.#attachments.show(this.#images.get(this.#chatId) ?? []);
     this.#changed();
   }
 
   submit() {
     const text = this.#question.value.trim();
-    if (fault(text) || !text || this.#running) return;
+    const { images } = this.#attachments;
+    if (fault(text) || this.#running || (!text && !images.length)) return;
     const editing = this.#editing;
-    this.#editing = -1;
-    this.#question.value = editing < 0 ? "" : this.#drafts.get(this.#chatId).text;
-    this.#changed();
-    this.#on.submit(text, editing);
+    if (editing >= 0) this.cancel();
+    else {
+      this.#question.value = "";
+      this.#attached([]);
+    }
+    this.#on.submit(text, images, editing);
   }
 
   /** @param {string} chatId of a chat that is deleted */
@@ -104,13 +115,20 @@ export class Composer {
     $("editing").hidden = !this.isEditing;
     $("send").hidden = running;
     $("stop").hidden = !running;
-    $("send").disabled = !text.trim() || Boolean(problem);
+    $("send").disabled = (!text.trim() && !this.#attachments.images.length) || Boolean(problem);
     $("fault").textContent = problem;
     this.#question.setAttribute("aria-invalid", String(Boolean(problem)));
     if (!CSS.supports("field-sizing", "content")) {
       this.#question.style.height = "auto";
       this.#question.style.height = `${this.#question.scrollHeight}px`;
     }
+  }
+
+  /** @param {string[]} images */
+  #attached(images) {
+    this.#attachments.show(images);
+    if (!this.isEditing) this.#images.set(this.#chatId, images);
+    this.#changed();
   }
 
   #changed() {

@@ -6,8 +6,10 @@ import { ChatList } from "./chat-list.js";
 import { Composer } from "./composer.js";
 import { $ } from "./dom.js";
 import { announce, copy, toast } from "./feedback.js";
+import { dropOldImages } from "./images.js";
 import { Key } from "./key.js";
 import { Login } from "./login.js";
+import { ModelPicker } from "./models.js";
 import { namesItself, showStarters, titleOf } from "./question.js";
 import { closeSidebar, isDrawerOpen } from "./sidebar.js";
 import { Chats, newAnswer, randomId } from "./store.js";
@@ -33,10 +35,14 @@ const chats = new Chats({
 
 const transcript = new Transcript(
   { element: $("transcript"), scroller: $("scroller"), jump: $("jump") },
+  ({ id }) => ({ running: answers.isRunning(id), reconnecting: answers.isReconnecting(id) }),
   (action, turn, pressed) => ACTIONS[action](turn, pressed),
 );
 
+const models = new ModelPicker();
+
 const key = new Key(() => {
+  models.load(key.value);
   for (const id of locked) goOn(chats.get(id));
   locked.clear();
   composer.focus();
@@ -61,7 +67,7 @@ const answers = new Answers(chats, {
   onChange: (chat, turn) => {
     if (chat.id !== chatId) return;
     transcript.refresh(chat);
-    if (turn.answer.state !== "running" || !turn.answer.text) showComposer();
+    if (turn.answer.state !== "running" || !turn.answer.text) composer.show(answers.isRunning(chatId));
   },
   onStart: (chat) => {
     if (chat.id === chatId) transcript.paint(chat);
@@ -73,7 +79,7 @@ const answers = new Answers(chats, {
     showList();
     if (chat.id !== chatId) return;
     transcript.paint(chat); // not a frame later, when the composer tells already that it is over
-    showComposer();
+    composer.show(answers.isRunning(chatId));
     announce(turn.answer, transcript.lastText);
   },
 });
@@ -98,9 +104,10 @@ function currentChat() {
 
 /**
  * @param {string} text
+ * @param {string[]} images
  * @param {number} editing the turn that the question takes the place of, -1 for none
  */
-function submit(text, editing) {
+function submit(text, images, editing) {
   let chat = currentChat();
   if (!chat) {
     chat = { id: randomId(), title: "", updatedAt: 0, turns: [] };
@@ -108,9 +115,9 @@ function submit(text, editing) {
     chatId = chat.id;
     history.pushState(null, "", `#${chatId}`);
     composer.open(chatId, 0);
-    transcript.show(chat, stateOf(chat));
+    transcript.show(chat);
   }
-  const turn = { question: text, answer: newAnswer() };
+  const turn = { question: text, images, answer: newAnswer(models.value) };
   const named = namesItself(chat);
   if (editing < 0) chat.turns.push(turn);
   else addVersion(chat, editing, turn);
@@ -122,8 +129,9 @@ function submit(text, editing) {
 function askAgain() {
   const chat = currentChat();
   if (!chat || answers.isRunning(chatId)) return;
-  const { question, answer } = /** @type {import("./store.js").Turn} */ (chat.turns.at(-1));
-  if (answer.text || answer.reasoning) addVersion(chat, chat.turns.length - 1, { question, answer: newAnswer() });
+  const { question, images, answer } = /** @type {import("./store.js").Turn} */ (chat.turns.at(-1));
+  const again = { question, images, answer: newAnswer(models.value) };
+  if (answer.text || answer.reasoning) addVersion(chat, chat.turns.length - 1, again);
   else renew(chat);
   start(chat);
 }
@@ -134,6 +142,7 @@ function askAgain() {
  */
 function start(chat) {
   chat.updatedAt = Date.now();
+  dropOldImages(chat);
   answers.run(chat);
   showAround(chat);
   if (chat.id !== chatId) return;
@@ -147,7 +156,7 @@ function start(chat) {
  */
 function renew(chat) {
   const turn = /** @type {import("./store.js").Turn} */ (chat.turns.pop());
-  chat.turns.push({ ...turn, answer: newAnswer() });
+  chat.turns.push({ ...turn, answer: newAnswer(models.value) });
 }
 
 /**
@@ -187,7 +196,7 @@ function resume() {
 /** @param {import("./store.js").Turn | undefined} turn */
 function edit(turn) {
   if (!turn || answers.isRunning(chatId)) return;
-  composer.edit(currentChat()?.turns.indexOf(turn) ?? -1, turn.question);
+  composer.edit(currentChat()?.turns.indexOf(turn) ?? -1, turn);
 }
 
 /**
@@ -242,15 +251,10 @@ function deleteChat(id) {
 
 // Showing
 
-/** @param {import("./store.js").Chat} chat */
-function stateOf(chat) {
-  return () => ({ running: answers.isRunning(chat.id), reconnecting: answers.isReconnecting(chat.id) });
-}
-
 function showChat() {
   const chat = currentChat();
   transcript.forget();
-  transcript.show(chat, chat ? stateOf(chat) : () => ({ running: false, reconnecting: false }));
+  transcript.show(chat);
   composer.open(chatId, chat?.turns.length ?? 0);
   if (chat?.turns.at(-1)?.answer.state === "running") answers.resume(chat);
   showAround(chat);
@@ -263,15 +267,11 @@ function showAround(chat) {
   $("title").textContent = chat?.title ?? "New chat";
   document.title = chat ? `${chat.title} · ask` : "ask";
   showList();
-  showComposer();
+  composer.show(answers.isRunning(chatId));
 }
 
 function showList() {
   chatList.show(chatId);
-}
-
-function showComposer() {
-  composer.show(answers.isRunning(chatId));
 }
 
 // Wiring
@@ -286,11 +286,11 @@ document.addEventListener("keydown", (/** @type {any} */ event) => {
   else if (composer.isEditing) composer.cancel();
   else answers.stop(chatId);
 });
-$("new-chat").addEventListener("click", () => openChat(""));
-$("new-chat-narrow").addEventListener("click", () => openChat(""));
+for (const id of ["new-chat", "new-chat-narrow"]) $(id).addEventListener("click", () => openChat(""));
 addEventListener("popstate", arrive);
 wireFiles(chats, currentChat, showList);
-showStarters((question) => submit(question, -1));
+showStarters((question) => submit(question, [], -1));
+models.load(key.value);
 showChat();
 if (login.returned) goOn(chats.get(login.returned));
 // Answers of other chats that a reload has interrupted go on as well.

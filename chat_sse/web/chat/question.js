@@ -23,7 +23,7 @@ export function fault(text) {
   return over > 0 ? `Too long by ${over.toLocaleString("en")} characters.` : "";
 }
 
-/** @param {string} text */
+/** @param {string} text "" for a question that is an image */
 export function titleOf(text) {
   const line = text.split("\n", 1)[0];
   return line.length > TITLE_CHARS ? `${line.slice(0, TITLE_CHARS).trimEnd()}…` : line;

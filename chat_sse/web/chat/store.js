@@ -20,7 +20,7 @@ const PREFIX = "chat-sse:chat:";
  * @property {string | null} finishReason
  * @property {number | null} tokens
  * @property {Fault | null} fault
- * @property {string} [asked] The model that was asked for, where the reader chose one.
+ * @property {string} [asked] The model that the reader chose, "" for the service's own choice.
  * @property {number} [thinkingSince] When its reasoning began, in milliseconds since the epoch.
  * @property {number} [thoughtMs] For how long it reasoned before its text; absent until that has begun.
  * @typedef {{paths: Turn[][], shown: number}} Fork
@@ -34,10 +34,13 @@ export function randomId() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** @returns {AnswerRecord} */
-export function newAnswer() {
+/**
+ * @param {string} asked the model, "" for the service's own choice
+ * @returns {AnswerRecord}
+ */
+export function newAnswer(asked) {
   return {
-    state: "running", key: randomId(), askedAt: Date.now(), id: "", lastEventId: "", text: "", reasoning: "",
+    asked, state: "running", key: randomId(), askedAt: Date.now(), id: "", lastEventId: "", text: "", reasoning: "",
     model: "", finishReason: null, tokens: null, fault: null,
   };
 }

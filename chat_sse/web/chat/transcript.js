@@ -8,6 +8,8 @@ const FOLLOW_PX = 48;
 /** Of the time on the main thread, painting a growing answer may take one part in so many. */
 const RENDER_SHARE = 4;
 
+/** @typedef {import("./store.js").Chat} Chat */
+
 export class Transcript {
   /** @type {TurnView[]} */
   #views = [];
@@ -17,13 +19,15 @@ export class Transcript {
   #lastTop = 0;
   /** Where the page itself has scrolled to: no choice of the reader's. */
   #ownTop = -1;
-  #state = () => ({ running: false, reconnecting: false });
+  #state;
 
   /**
    * @param {{element: HTMLElement, scroller: HTMLElement, jump: HTMLElement}} parts
+   * @param {(chat: Chat) => {running: boolean, reconnecting: boolean}} state how a chat's last answer is doing
    * @param {(action: string, turn: import("./store.js").Turn, button: HTMLElement) => void} onAction
    */
-  constructor({ element, scroller, jump }, onAction) {
+  constructor({ element, scroller, jump }, state, onAction) {
+    this.#state = state;
     this.element = element;
     this.scroller = scroller;
     this.jump = jump;
@@ -40,11 +44,9 @@ export class Transcript {
 
   /**
    * Show a chat from its start.
-   * @param {import("./store.js").Chat | undefined} chat
-   * @param {() => {running: boolean, reconnecting: boolean}} state how its last answer is doing
+   * @param {Chat | undefined} chat
    */
-  show(chat, state) {
-    this.#state = state;
+  show(chat) {
     this.#views = [];
     this.element.replaceChildren();
     if (chat) this.#sync(chat);
@@ -64,7 +66,7 @@ export class Transcript {
 
   /**
    * Take up a chat's changes at once: an answer begins or has ended.
-   * @param {import("./store.js").Chat} chat
+   * @param {Chat} chat
    */
   paint(chat) {
     this.forget();
@@ -73,7 +75,7 @@ export class Transcript {
 
   /**
    * Take up a chat's changes with the next frame.
-   * @param {import("./store.js").Chat} chat
+   * @param {Chat} chat
    */
   refresh(chat) {
     if (this.#frame) return;
@@ -116,10 +118,10 @@ export class Transcript {
     this.#settle();
   }
 
-  /** @param {import("./store.js").Chat} chat */
+  /** @param {Chat} chat */
   #sync(chat) {
     const { turns } = chat;
-    const { running, reconnecting } = this.#state();
+    const { running, reconnecting } = this.#state(chat);
     for (let index = 0; index < Math.max(turns.length, this.#views.length); index += 1) {
       if (this.#views[index]?.turn === turns[index]) continue;
       this.#views.splice(index).forEach((view) => view.element.remove());

@@ -3,6 +3,7 @@
 
 import { button, element, iconButton } from "./dom.js";
 import { FailureView } from "./failure.js";
+import { imageElement } from "./images.js";
 import { MarkdownView } from "./markdown.js";
 import { ReasoningView } from "./reasoning.js";
 import { withoutThinking } from "./thinking.js";
@@ -29,7 +30,10 @@ export class TurnView {
     const words = element("p", "", turn.question);
     words.dir = "auto";
     this.asking = element("div", "actions");
-    question.append(element("h2", "visually-hidden", "Your question"), words, this.asking);
+    const images = element("div", "images");
+    images.append(...(turn.images ?? []).map(imageElement));
+    words.hidden = !turn.question;
+    question.append(element("h2", "visually-hidden", "Your question"), images, words, this.asking);
 
     this.answer = element("article", "answer");
     this.reasoning = new ReasoningView();

@@ -53,15 +53,23 @@ function putAway(chat, index) {
  */
 export function placesOf(turn) {
   const { paths, shown } = turn.fork ?? { paths: [[]], shown: 0 };
-  const asked = paths.map((path, index) => {
-    const { question, images = [] } = index === shown ? turn : path[0];
-    return JSON.stringify([question, images]);
-  });
+  const heads = paths.map((path, index) => (index === shown ? turn : path[0]));
+  const asked = heads.map((head) => heads.findIndex((other) => haveSameQuestion(head, other)));
   const answers = [...asked.keys()].filter((path) => asked[path] === asked[shown]);
   // Of another question the latest answer is shown.
   const questions = [...new Set(asked)].map((question) => asked.lastIndexOf(question));
   const here = questions.findIndex((path) => asked[path] === asked[shown]);
   return { question: place(questions, here), answer: place(answers, answers.indexOf(shown)) };
+}
+
+/**
+ * @param {Turn} one
+ * @param {Turn} other
+ */
+function haveSameQuestion({ question, images = [] }, { question: asked, images: shown = [] }) {
+  // An old image may be no longer kept.
+  const same = images.every((url, index) => url === shown[index] || !url || !shown[index]);
+  return question === asked && images.length === shown.length && same;
 }
 
 /**
