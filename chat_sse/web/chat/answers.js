@@ -222,7 +222,7 @@ function noteThinking(answer) {
   if (answer.thoughtMs !== undefined) return;
   const { text, reasoning } = withoutThinking(answer, true);
   if (reasoning) answer.thinkingSince ??= Date.now();
-  if (text) answer.thoughtMs = answer.thinkingSince ? Date.now() - answer.thinkingSince : 0;
+  if (text) answer.thoughtMs = answer.thinkingSince ? Math.max(1, Date.now() - answer.thinkingSince) : 0;
 }
 
 /**
