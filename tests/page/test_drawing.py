@@ -1,8 +1,10 @@
 """How an answer is drawn while it grows."""
 
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
+from tests.bench import page
 from tests.page.reader import ATTACKS, NARROW, SAMPLE, WAIT_MS, Visit, say
+from tests.support.service import RunningService
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 
@@ -92,3 +94,12 @@ def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit:
         }""",
         samples,
     )
+
+
+def test_the_benchmark_of_the_page_gives_its_figures(
+    browser: Browser, service: RunningService, upstream: ScriptedUpstream
+) -> None:
+    cost = page.measure(browser, service, upstream, page.Case(name="tiny", text="word " * 40, deltas=20))
+    assert cost.script_seconds > 0
+    assert cost.layout_seconds > 0
+    assert cost.longest_ms > 0

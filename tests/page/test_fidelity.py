@@ -131,7 +131,7 @@ def test_thinking_inside_the_text_is_shown_as_reasoning(visit: Visit, upstream: 
     reader = visit()
     reader.ask("What is it?")
     expect(reader.page.locator(".reasoning p")).to_have_text("Let me see.")
-    expect(reader.page.get_by_text("Thinking")).to_be_visible()
+    expect(reader.page.get_by_text("Thinking").filter(visible=True)).to_have_count(1)
     thinking.set()
     expect(reader.prose).to_have_text("4")
     answering.set()

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Dialog, expect
 
 from tests.page.reader import Visit
 from tests.support.upstream import Finish, Refuse, Say, ScriptedUpstream
@@ -131,10 +131,14 @@ def test_a_full_storage_is_told_once_and_what_it_does_not_hold_is_not_left_by_ac
     reader.wait_for_end()
     expect(reader.page.locator("#toast")).to_contain_text("storage is full")
     asked: list[str] = []
-    reader.page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    reader.page.once("dialog", stay)
     reader.page.evaluate("location.reload()")
     expect(reader.prose).to_have_text("Hello there!")
-    reader.page.wait_for_timeout(0)
     assert asked == ["beforeunload"]
     with reader.page.expect_download() as told:
         reader.button("Export all").first.click()

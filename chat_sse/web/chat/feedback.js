@@ -5,7 +5,7 @@ import { $ } from "./dom.js";
 
 const TOAST_MS = 8_000;
 /** A screen reader is given this much of an answer; the rest can be read on the page. */
-const ANNOUNCED_CHARS = 2_000;
+export const ANNOUNCED_CHARS = 2_000;
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let toastTimer;

@@ -5,7 +5,7 @@ import { Answers } from "./answers.js";
 import { ChatList } from "./chat-list.js";
 import { Composer } from "./composer.js";
 import { $ } from "./dom.js";
-import { announce, copy, toast } from "./feedback.js";
+import { ANNOUNCED_CHARS, announce, copy, toast } from "./feedback.js";
 import { dropOldImages } from "./images.js";
 import { Key } from "./key.js";
 import { Login } from "./login.js";
@@ -80,7 +80,7 @@ const answers = new Answers(chats, {
     if (chat.id !== chatId) return;
     transcript.paint(chat); // not a frame later, when the composer tells already that it is over
     composer.show(answers.isRunning(chatId));
-    announce(turn.answer, transcript.lastText);
+    announce(turn.answer, transcript.lastText(ANNOUNCED_CHARS));
   },
 });
 

@@ -107,9 +107,17 @@ export class Transcript {
     first?.focus({ preventScroll: true });
   }
 
-  /** The last answer's text as it is shown, without its markup. */
-  get lastText() {
-    return this.#views.at(-1)?.prose.innerText ?? "";
+  /**
+   * The last answer's text as it is shown, without its markup, up to a little more than so many characters.
+   * @param {number} chars
+   */
+  lastText(chars) {
+    let text = "";
+    for (const block of this.#views.at(-1)?.prose.children ?? []) {
+      if (text.length > chars) break; // of a long answer all of it would cost 0.1 s
+      text += `${/** @type {HTMLElement} */ (block).innerText}\n`;
+    }
+    return text.trim();
   }
 
   /** Go to the end, and stay there while it grows. */
