@@ -123,7 +123,7 @@ def test_thinking_inside_the_text_is_shown_as_reasoning(visit: Visit, upstream: 
         Say("<thi"),
         Say("nk>Let me see."),
         Hold(thinking),
-        Say("</think>\n\n4"),
+        Say("</think>\n\nIt is 4"),
         Hold(answering),
         Say("2"),
         Finish(),
@@ -133,11 +133,11 @@ def test_thinking_inside_the_text_is_shown_as_reasoning(visit: Visit, upstream: 
     expect(reader.page.locator(".reasoning p")).to_have_text("Let me see.")
     expect(reader.page.get_by_text("Thinking").filter(visible=True)).to_have_count(1)
     thinking.set()
-    expect(reader.prose).to_have_text("4")
+    expect(reader.prose).to_have_text("It is 4")
     answering.set()
     reader.wait_for_end()
-    assert reader.prose.inner_text() == "42"
+    assert reader.prose.inner_text() == "It is 42"
     reader.ask("Sure?")
     upstream.wait_for_calls(2)
-    assert upstream.calls[1].body["messages"][1]["content"] == "42"
+    assert upstream.calls[1].body["messages"][1]["content"] == "It is 42"
     reader.wait_for_end()
