@@ -40,7 +40,7 @@ def test_images_come_by_file_paste_and_drop_and_fit_in_a_request(
     visit: Visit, upstream: ScriptedUpstream
 ) -> None:
     reader = visit()
-    picture = noise(reader, 1600, 900)
+    picture = noise(reader, 1200, 300)
     encoded = base64.b64encode(picture["buffer"]).decode()
     assert len(encoded) > 1_000_000
     shown = reader.page.locator("#images img")

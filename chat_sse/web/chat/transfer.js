@@ -66,6 +66,7 @@ function isTurn(turn) {
   const { question, answer, fork, images = [] } = turn ?? {};
   const texts = [question, answer?.state, answer?.key, answer?.id, answer?.text, answer?.reasoning, ...images];
   if (!texts.every((text) => typeof text === "string") || typeof answer.askedAt !== "number") return false;
+  if (answer.fault && typeof answer.fault.content !== "string") return false;
   if (!images.every((/** @type {string} */ image) => /^(data:image\/|$)/.test(image))) return false;
   if (!fork) return true;
   const { paths, shown } = fork;
