@@ -1,13 +1,14 @@
 """What a reader chooses: a model, images, a chat of the list."""
 
 import base64
-import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import FilePayload, Route, expect
+from playwright.sync_api import FilePayload, expect
 
+from tests.conftest import QUICK
 from tests.page.reader import Reader, Visit
+from tests.support.service import serve
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 # A noisy picture, which no format makes small.
@@ -90,29 +91,20 @@ def test_what_is_no_image_is_refused_in_words(visit: Visit) -> None:
 
 
 def test_a_model_is_chosen_where_the_service_offers_several(visit: Visit, upstream: ScriptedUpstream) -> None:
-    def offer(route: Route) -> None:
-        data = [{"id": name, "object": "model"} for name in ("gpt-4o-mini", "other")]
-        route.fulfill(json={"object": "list", "data": data})
-
-    reader = visit()
-    picker = reader.page.get_by_label("Model")
-    expect(picker).to_be_hidden()
-    reader.page.route("**/v1/models", offer)
-    reader.page.reload()
-    expect(picker).to_have_value("gpt-4o-mini")
-    with reader.page.expect_request("**/ask") as told:
+    expect(visit().page.get_by_label("Model")).to_be_hidden()
+    env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_MODELS": "gpt-4o-mini,other"}
+    with serve(env) as service:
+        reader = visit(service.url)
+        picker = reader.page.get_by_label("Model")
+        expect(picker).to_have_value("gpt-4o-mini")
         reader.ask("Hello!")
-    assert json.loads(told.value.post_data or "")["model"] == "gpt-4o-mini"
-    reader.wait_for_end()
-    picker.select_option("other")
-    reader.page.reload()
-    expect(picker).to_have_value("other")
-    with reader.page.expect_request("**/ask") as told:
-        reader.ask("Hello!")
-    assert json.loads(told.value.post_data or "")["model"] == "other"
-    expect(reader.page.locator(".failure").last).to_contain_text(
-        "gpt-4o-mini"
-    )  # which this service offers alone
+        reader.wait_for_end()
+        picker.select_option("other")
+        reader.page.reload()
+        expect(picker).to_have_value("other")
+        reader.ask("Hello again!")
+        reader.wait_for_end()
+    assert [call.body["model"] for call in upstream.calls] == ["gpt-4o-mini", "other"]
 
 
 def test_chats_are_searched_renamed_and_grouped_by_date(visit: Visit, upstream: ScriptedUpstream) -> None:

@@ -4,7 +4,7 @@
 import { $ } from "./dom.js";
 
 const NAME = "chat-sse:model";
-const MODELS_URL = new URL("../v1/models", import.meta.url);
+const ME_URL = new URL("../me", import.meta.url);
 
 export class ModelPicker {
   #select = $("model");
@@ -32,10 +32,10 @@ export class ModelPicker {
     /** @type {string[]} */
     let names = [];
     try {
-      const response = await fetch(MODELS_URL, { headers: apiKey ? { Authorization: `Bearer ${apiKey}` } : {} });
-      if (response.ok) names = (await response.json()).data.map((/** @type {{id: unknown}} */ { id }) => String(id));
+      const response = await fetch(ME_URL, { headers: apiKey ? { Authorization: `Bearer ${apiKey}` } : {} });
+      if (response.ok) names = (await response.json()).models;
     } catch {
-      // offline, or no such list: the service chooses
+      // offline: the service chooses
     }
     if (names.length < 2) names = [];
     const chosen = this.value || stored();
