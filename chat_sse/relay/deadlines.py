@@ -50,7 +50,8 @@ class Deadlines:
         else:
             silent_until = max(answer.active_at, answer.last_event_at) + timeouts.idle_timeout
         due = min(silent_until, answer.started_at + timeouts.total_timeout)
-        if self._loop.time() >= due:
-            self._scope.reschedule(self._loop.time())
-        else:
-            self._timer = self._loop.call_at(due, self._check)
+        now = self._loop.time()
+        if now >= due:
+            self._scope.reschedule(now)
+        else:  # an event that comes before the first one's deadline may bring an earlier one
+            self._timer = self._loop.call_at(min(due, now + timeouts.idle_timeout), self._check)
