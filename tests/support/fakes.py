@@ -39,7 +39,7 @@ class FakeUpstream:
         self.script = script
         self.calls = self.cancelled = 0
 
-    async def answer(self, question: Question, listener: Listener) -> None:
+    async def answer(self, _: Question, listener: Listener) -> None:
         """Follow the script."""
         self.calls += 1
         try:
@@ -108,7 +108,8 @@ class FreePermit:
 
     async def admit(self, _id: str, _question: Question) -> None:
         """Admit, or raise the refusal."""
-        await asyncio.sleep(self.admit_seconds)
+        if self.admit_seconds:
+            await asyncio.sleep(self.admit_seconds)
         if self.refusal is not None:
             raise self.refusal
 
@@ -121,9 +122,8 @@ class FreePermit:
 class House:
     """A relay with its store, its upstream and what was reported."""
 
-    def __init__(
-        self, script: Script, *, store: Store | None = None, timeouts: Timeouts = TIMEOUTS, **changes: float
-    ) -> None:
+    def __init__(self, script: Script, store: Store | None = None, **timeouts: float) -> None:
+        """`timeouts`: those that are not as in TIMEOUTS."""
         self.loop = asyncio.get_running_loop()
         self.upstream = FakeUpstream(script)
         self.store = store or MemoryStore(ttl_seconds=60, max_kept=10, max_kept_bytes=1_000_000)
@@ -131,13 +131,18 @@ class House:
         self.relay = Relay(
             self.upstream,
             self.store,
-            msgspec.structs.replace(timeouts, **changes),
+            msgspec.structs.replace(TIMEOUTS, **timeouts),
             Reports([self.records.append]),
         )
         self._ids: Iterator[int] = iter(range(1_000_000))
 
     async def ask(
-        self, *, key: str | None = None, owner: str = "", permit: FreePermit | None = None, chat: str | None = None
+        self,
+        *,
+        key: str | None = None,
+        owner: str = "",
+        permit: FreePermit | None = None,
+        chat: str | None = None,
     ) -> Log:
         """Ask, as a handler does."""
         spec = LogSpec(

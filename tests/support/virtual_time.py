@@ -22,11 +22,22 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = BEGIN_SECONDS
+        self._faults: list[dict[str, Any]] = []
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
         """Return the virtual time, in seconds."""
         return self._now
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Remember what a callback or a forgotten task has raised: the test fails for it."""
+        self._faults.append(context)
+
+    def close(self) -> None:
+        """Close it. Raises AssertionError for what was raised where nobody could catch it."""
+        super().close()
+        faults, self._faults = self._faults, []
+        assert not faults, faults
 
     def jump(self, seconds: float) -> None:
         """Move the clock to the next timer. Raises RuntimeError at the end of time."""
@@ -35,7 +46,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             raise RuntimeError("the test waits for something that does not come")
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type, misc]
+class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self._loop = loop

@@ -19,9 +19,9 @@ from tests.support.fakes import (
 )
 
 
-async def run(script: Script, **changes: float) -> tuple[float, Event, House]:
+async def run(script: Script, **timeouts: float) -> tuple[float, Event, House]:
     """Return after how many seconds an answer has ended, that someone reads to its end, and how."""
-    house = House(script, **changes)
+    house = House(script, None, **timeouts)
     began = house.loop.time()
     log = await house.ask()
     events = await house.read(log)

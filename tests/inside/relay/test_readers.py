@@ -1,4 +1,4 @@
-"""When an answer is nobody's: its last reader has left and the grace is over, in this process and elsewhere."""
+"""When an answer is nobody's: its last reader has left, here or elsewhere, and the grace is over."""
 
 import asyncio
 import math
@@ -87,7 +87,7 @@ async def test_each_asker_with_the_same_key_is_waited_for() -> None:
 
 async def test_a_reader_that_comes_while_it_is_checked_elsewhere_saves_the_answer() -> None:
     store = ElsewhereStore(idle=[math.inf], seconds=3)
-    house = House(begin_and_hang, store=store)
+    house = House(begin_and_hang, store)
     log = await house.ask()
     await house.read_and_leave(log)
     await asyncio.sleep(GRACE + 1)
@@ -104,7 +104,7 @@ class ElsewhereStore(MemoryStore):
         self.asked_at: list[float] = []
         self._idle, self._seconds = idle, seconds
 
-    async def idle_elsewhere(self, log: Log) -> float:
+    async def idle_elsewhere(self, _: Log) -> float:
         """Tell."""
         self.asked_at.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self._seconds)
@@ -113,7 +113,7 @@ class ElsewhereStore(MemoryStore):
 
 async def test_while_it_is_read_in_another_process_the_answer_goes_on_and_is_checked_again() -> None:
     store = ElsewhereStore([0, 4, GRACE, math.nextafter(GRACE, math.inf)])
-    house = House(begin_and_hang, store=store, idle_timeout=500)
+    house = House(begin_and_hang, store, idle_timeout=500)
     log = await house.ask()
     await house.read_and_leave(log)
     left_at = house.loop.time()
@@ -128,7 +128,7 @@ async def test_while_it_is_read_in_another_process_the_answer_goes_on_and_is_che
 
 async def test_an_answer_that_ends_is_not_watched_any_more() -> None:
     store = ElsewhereStore([0], seconds=3)
-    house = House(begin_and_hang, store=store)
+    house = House(begin_and_hang, store)
     log = await house.ask()
     await house.read_and_leave(log)
     await asyncio.sleep(GRACE + 1)  # it is being checked
