@@ -53,6 +53,8 @@ def _functions_of(names: Any, module: str) -> Iterator[FunctionType]:
             if value.__module__ == module and value.__dict__ is not names:
                 yield from _functions_of(vars(value), module)
             continue
-        inner = value.fget if isinstance(value, property) else inspect.unwrap(getattr(value, "__func__", value))
+        inner = (
+            value.fget if isinstance(value, property) else inspect.unwrap(getattr(value, "__func__", value))
+        )
         if isinstance(inner, FunctionType) and inner.__module__ == module:
             yield inner

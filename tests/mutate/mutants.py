@@ -40,20 +40,20 @@ class Mutant(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """A node's field that becomes something else; `index` where the field is a list."""
+    """A node's field that becomes something else; `place` where the field is a list."""
 
     node: ast.AST
     field: str
-    index: int | None
+    place: int | None
     value: object
     line: int
     what: str
 
     def make(self) -> None:
-        if self.index is None:
+        if self.place is None:
             setattr(self.node, self.field, self.value)
         else:
-            getattr(self.node, self.field)[self.index] = self.value
+            getattr(self.node, self.field)[self.place] = self.value
 
 
 def mutants_of(source: str) -> list[Mutant]:
@@ -118,7 +118,7 @@ def _replacements(node: ast.AST, field: str) -> Iterator[tuple[ast.AST, str]]:
             yield new_bin, _became(node, new_bin)
         case ast.Constant(value=bool() | int() | float() as value):
             new_value = ast.Constant((not value) if isinstance(value, bool) else value + 1)
-            yield new_value, f"{value} became {new_value.value}"
+            yield new_value, f"{value!r} became {new_value.value!r}"
         case ast.stmt():
             yield from _statements(node)
     if field == "test" and isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Await | ast.NamedExpr):
@@ -142,9 +142,10 @@ def _is_none(value: ast.expr) -> bool:
 
 def _is_text(node: ast.BinOp) -> bool:
     """Whether it joins or formats text, where any other operator is an error at once."""
-    return any(
-        isinstance(side, ast.JoinedStr) or (isinstance(side, ast.Constant) and isinstance(side.value, str | bytes))
-        for side in (node.left, node.right)
+    sides = (node.left, node.right)
+    texts = (side.value for side in sides if isinstance(side, ast.Constant))
+    return any(isinstance(side, ast.JoinedStr) for side in sides) or any(
+        isinstance(text, str | bytes) for text in texts
     )
 
 

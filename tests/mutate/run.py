@@ -13,9 +13,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType
 from typing import NamedTuple
 
 import pytest
@@ -26,10 +27,11 @@ from tests.mutate.mutants import Mutant, mutants_of, mutated
 ROOT = Path(__file__).parent.parent.parent
 OURS = ("chat_sse", "tests")
 # Nothing that is written to disk, printed, or left to chance.
-OPTIONS = ("-x", "-s", "-o", "addopts=", "-o", "timeout=0", "--hypothesis-seed=0")
-OPTIONS += ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal")
-# pytest would rather import its plugins itself.
-OPTIONS += ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = (
+    *("-x", "-s", "-o", "addopts=", "-o", "timeout=0", "--hypothesis-seed=0"),
+    *("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # pytest would rather import its plugins itself
+)
 # A mutant may run for ever, or fill the memory.
 LEAST_SECONDS = 20.0
 MOST_BYTES = 4 * 1024**3
@@ -50,12 +52,13 @@ class _MutantFinder(SourceFileLoader):
         super().__init__(module_of(path), str(ROOT / path))
         self._code = code
 
-    def get_code(self, fullname: str) -> CodeType:
+    def get_code(self, _: str) -> CodeType:
         return self._code
 
-    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
         """Find it."""
-        return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.name else None
+        found = name == self.name
+        return importlib.util.spec_from_file_location(name, self.path, loader=self) if found else None
 
 
 class Trial:
@@ -73,13 +76,14 @@ class Trial:
         gc.collect()
         gc.freeze()
         began = time.monotonic()
-        _fork(lambda: _passes(session), 600)
+        _fork(partial(_passes, session), 600)
         if os.wait()[1]:
             raise SystemExit(f"the tests fail without a mutant already: pytest {' '.join(self._tests)}")
         limit = int(max(LEAST_SECONDS, 5 * self._jobs * (time.monotonic() - began)))
         running: dict[int, tuple[str, Mutant]] = {}
         for path, mutant in self._mutants():
-            running[_fork(lambda p=path, m=mutant: self._survives(session, p, m.number), limit)] = path, mutant
+            pid = _fork(partial(self._survives, session, path, mutant.number), limit)
+            running[pid] = path, mutant
             if len(running) == self._jobs:
                 self._tell(_next_verdict(running))
         while running:
@@ -109,9 +113,7 @@ def module_of(path: str) -> str:
     return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
 
 
-def verdicts(
-    paths: Sequence[str], tests: Sequence[str], jobs: int, tell: Callable[[Verdict], None]
-) -> None:
+def verdicts(paths: Sequence[str], tests: Sequence[str], jobs: int, tell: Callable[[Verdict], None]) -> None:
     """Try all mutants of some files, several at once. `tell`: called with each verdict."""
     code = pytest.main([*OPTIONS, *tests], plugins=[Trial(paths, tests, jobs, tell)])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

@@ -11,7 +11,7 @@ from chat_sse.errors import ChatError
 from chat_sse.events import Delta, Done, Event, Start, decode_event
 from chat_sse.limits.admission import Outcome, Permit
 from chat_sse.messages import Message, Question
-from chat_sse.records import AnswerRecord
+from chat_sse.records import AnsweredQuestion, AnswerRecord
 from chat_sse.relay.deadlines import Timeouts
 from chat_sse.relay.relay import Relay
 from chat_sse.relay.reports import Reports
@@ -128,13 +128,17 @@ class House:
         self.upstream = FakeUpstream(script)
         self.store = store or MemoryStore(ttl_seconds=60, max_kept=10, max_kept_bytes=1_000_000)
         self.records: list[AnswerRecord] = []
+        self.told: list[AnsweredQuestion] = []
         self.relay = Relay(
             self.upstream,
             self.store,
             msgspec.structs.replace(TIMEOUTS, **timeouts),
-            Reports([self.records.append]),
+            Reports([self.records.append], self._after_answer),
         )
         self._ids: Iterator[int] = iter(range(1_000_000))
+
+    async def _after_answer(self, answered: AnsweredQuestion) -> None:
+        self.told.append(answered)
 
     async def ask(
         self,

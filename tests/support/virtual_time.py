@@ -29,6 +29,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the virtual time, in seconds."""
         return self._now
 
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """Return the timers that are set."""
+        return [timer for timer in self._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Remember what a callback or a forgotten task has raised: the test fails for it."""
         self._faults.append(context)

@@ -38,6 +38,7 @@ async def test_silence_before_the_first_event_ends_in_a_timeout_that_may_have_co
     [record] = house.records
     assert record.may_cost
     assert record.first_event_seconds is None
+    assert record.seconds == seconds
     assert house.upstream.cancelled == 1
 
 

@@ -5,12 +5,16 @@ import asyncio
 import pytest
 
 from chat_sse.errors import (
+    ChatError,
     Draining,
+    StoreUnavailable,
     StreamNotFound,
+    TooManyStreams,
     UpstreamUnavailable,
 )
-from chat_sse.events import Delta, Done, Failure, Start
+from chat_sse.events import Delta, Done, Event, Failure, Start, is_terminal
 from chat_sse.stores.base import LogSpec
+from chat_sse.stores.memory import MemoryStore
 from chat_sse.upstreams.base import Listener
 from tests.support.fakes import (
     FreePermit,
@@ -18,6 +22,7 @@ from tests.support.fakes import (
     answer_at_once,
     begin_and_hang,
     end_of,
+    hang,
     kinds,
     turns,
 )
@@ -131,3 +136,61 @@ async def test_an_upstream_that_does_not_end_when_it_is_cancelled_holds_nobody_u
     await house.relay.aclose()
     assert house.loop.time() - began == 5
     assert log.sealed
+
+
+async def test_a_drain_does_not_wait_for_a_question_that_was_refused_meanwhile() -> None:
+    house = House(answer_at_once)
+    asking = asyncio.create_task(house.ask(permit=FreePermit(TooManyStreams("full"), admit_seconds=5)))
+    await turns()
+    began = house.loop.time()
+    await house.relay.drain(100)
+    assert house.loop.time() - began == 5
+    with pytest.raises(TooManyStreams):
+        await asking
+
+
+async def test_a_reader_that_comes_in_the_moment_when_the_last_one_leaves_is_waited_for() -> None:
+    house = House(answer_at_once)
+    remote = await house.store.create(LogSpec(stream_id="of another process"))
+    assert remote is not None
+    remote.append([Start(id=remote.id, model="m")])
+
+    async def leave_and_come_back() -> list[Event]:
+        await house.read_and_leave(remote, seconds=5)
+        return await house.read(remote)
+
+    reading = asyncio.create_task(leave_and_come_back())
+    await turns()
+    drain = asyncio.create_task(house.relay.drain(100))
+    await asyncio.sleep(20)
+    assert not drain.done()
+    remote.append([Done(finish_reason="stop")])
+    await drain
+    assert kinds(await reading) == ["start", "done"]
+
+
+async def test_the_end_of_the_grace_interrupts_those_who_wait_for_other_processes() -> None:
+    errors: list[ChatError] = []
+
+    class WatchedStore(MemoryStore):
+        def interrupt(self, error: ChatError) -> None:
+            errors.append(error)
+
+        async def check(self) -> None:
+            raise StoreUnavailable("away")
+
+    house = House(answer_at_once, WatchedStore(ttl_seconds=60, max_kept=10, max_kept_bytes=1_000_000))
+    with pytest.raises(StoreUnavailable):
+        await house.relay.check()
+    await house.relay.drain(1)
+    [error] = errors
+    assert (type(error), error.retry_after) == (Draining, 2)
+
+
+async def test_an_answer_that_upstream_has_not_accepted_yet_is_announced_before_it_is_ended() -> None:
+    house = House(hang)
+    asking = asyncio.create_task(house.ask())
+    await turns()
+    await house.relay.aclose()
+    log = await asking
+    assert [is_terminal(entry) for entry in await log.read(-1)] == [False, True]

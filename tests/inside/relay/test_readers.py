@@ -6,12 +6,15 @@ import math
 import pytest
 
 from chat_sse.events import Done
-from chat_sse.relay.readers import FIRST_READER_SECONDS, RECHECK_SECONDS
 from chat_sse.stores.base import Log
 from chat_sse.stores.memory import MemoryStore
 from tests.support.fakes import TIMEOUTS, House, begin_and_hang, end_of, turns
+from tests.support.virtual_time import VirtualTimeLoop
 
 GRACE = TIMEOUTS.disconnect_grace
+# What the README says, and how often one that reads elsewhere is asked for.
+FIRST_READER_SECONDS = 10.0
+RECHECK_SECONDS = 1.0
 ABANDONED = Done(finish_reason="cancelled")
 
 
@@ -144,11 +147,46 @@ async def test_figures_count_those_who_read_and_those_who_have_come_back() -> No
     log = await house.ask()
     reading = asyncio.create_task(house.read(log))
     resuming = asyncio.create_task(house.read(log, after=0))
+    again = asyncio.create_task(house.read(log, after=0))
     await asyncio.sleep(1)
     figures = {figure.name: figure.value for figure in house.relay.figures()}
-    assert figures == {"running_answers": 1, "readers": 2, "resumes": 1, "draining": False}
+    assert figures == {"running_answers": 1, "readers": 3, "resumes": 2, "draining": False}
     await house.relay.stop(log.id, "")
-    await asyncio.gather(reading, resuming)
+    await asyncio.gather(reading, resuming, again)
     figures = {figure.name: figure.value for figure in house.relay.figures()}
-    assert figures == {"running_answers": 0, "readers": 0, "resumes": 1, "draining": False}
-    assert (house.records[0].readers, house.records[0].resumes) == (2, 1)
+    assert figures == {"running_answers": 0, "readers": 0, "resumes": 2, "draining": False}
+    assert (house.records[0].readers, house.records[0].resumes) == (3, 2)
+
+
+async def test_nothing_is_left_of_an_answer_that_has_ended_when_its_last_reader_leaves() -> None:
+    house = House(begin_and_hang)
+    log = await house.ask()
+    reading = asyncio.create_task(house.read_and_leave(log, seconds=5))
+    await turns()
+    await house.read_and_leave(log)  # begins no grace: one is there
+    await house.relay.stop(log.id, "")
+    await reading
+    await turns()
+    assert isinstance(house.loop, VirtualTimeLoop)
+    [ttl] = house.loop.timers()  # the store's
+    assert ttl.when() <= house.loop.time() + 60
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_grace_that_runs_ends_with_the_answer() -> None:
+    house = House(begin_and_hang)
+    log = await house.ask()
+    await house.read_and_leave(log)
+    await house.relay.stop(log.id, "")
+    await turns()
+    assert isinstance(house.loop, VirtualTimeLoop)
+    assert len(house.loop.timers()) == 1
+
+
+async def test_a_reader_could_come_back_unless_it_is_said_that_it_cannot() -> None:
+    house = House(begin_and_hang)
+    log = await house.ask()
+    reading = asyncio.create_task(house.read(log))
+    await asyncio.sleep(1)
+    reading.cancel()
+    assert await seconds_to_end(house, log) == GRACE

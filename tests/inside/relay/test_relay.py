@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+import msgspec
 import pytest
 
 from chat_sse.errors import (
@@ -12,7 +13,6 @@ from chat_sse.errors import (
     UpstreamUnavailable,
 )
 from chat_sse.events import Delta, Done, Failure, Start
-from chat_sse.relay import answer as answers
 from chat_sse.stores.base import PRODUCER_GONE
 from chat_sse.upstreams.base import Listener
 from tests.support.fakes import (
@@ -188,47 +188,71 @@ async def test_a_log_that_ended_before_a_readers_cursor_says_so() -> None:
 async def test_an_answer_that_outgrows_its_log_ends_with_an_error_that_asking_again_does_not_mend(
     way: str,
 ) -> None:
-    text = "x" * 4_194_304
+    most, grow = 17 * 1_048_576, asyncio.Event()
 
     async def script(listener: Listener) -> None:
         listener.on_accepted()
         listener.on_events([Delta("first")])
-        for _ in range(10):
+        for text in ("x" * (most - log_size() - len(entry_of(""))), "x"):
             if way == "on_events":
                 listener.on_events([Delta(text)])
             else:
-                listener.on_entry(b'{"type":"delta","content":"%s"}' % text.encode())
-            await asyncio.sleep(0)
-        listener.on_events([Done(finish_reason="stop")])
+                listener.on_entry(entry_of(text))
+            await grow.wait()
+        await asyncio.Event().wait()
+
+    def log_size() -> int:
+        return sum(len(msgspec.json.encode(event)) for event in (Start(id="s0", model="m"), Delta("first")))
+
+    def entry_of(text: str) -> bytes:
+        return msgspec.json.encode(Delta(text))
 
     house = House(script)
     log = await house.ask()
+    await turns()
+    assert (log.size, log.sealed) == (most, False)
+    grow.set()
     end = await end_of(log)
     assert isinstance(end, Failure)
     assert (end.error, end.retryable) == ("upstream_protocol_error", False)
-    assert answers.MAX_LOG_BYTES < log.size < answers.MAX_LOG_BYTES + len(text)
 
 
-async def test_an_answer_as_large_as_its_log_may_be_is_whole() -> None:
+@pytest.mark.parametrize("error", [UpstreamUnavailable("down", may_cost=True), ValueError("bug")])
+async def test_an_error_keeps_no_frames_alive(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    cause = OSError("reset")
+
     async def script(listener: Listener) -> None:
         listener.on_accepted()
-        listener.on_events([Delta("x" * (answers.MAX_LOG_BYTES - 1000)), Done(finish_reason="stop")])
+        try:
+            raise cause
+        except OSError as exc:
+            raise error from exc
 
     house = House(script)
-    assert await end_of(await house.ask()) == Done(finish_reason="stop")
+    await house.read(await house.ask())
+    caplog.clear()  # which holds what was raised
+    assert (error.__traceback__, cause.__traceback__) == (None, None)
 
 
-# What the application is told.
+async def test_an_asker_whose_answer_is_cut_from_outside_does_not_wait_for_ever() -> None:
+    house = House(hang)
+    asking = asyncio.create_task(house.ask())
+    await turns()
+    [pump] = [task for task in asyncio.all_tasks() if task.get_name().startswith("pump")]
+    pump.cancel()
+    await turns()
+    assert asking.done()
+    assert kinds(await house.read(await asking))[-1] == "error"
 
 
-async def test_questions_carry_the_spec_and_the_request(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    house = House(fail_with(PAID, after_delta=True))
-    await house.read(await house.ask(owner="ada"))
-    [line] = [record for record in caplog.records if record.msg == "answer.ended"]
-    fields = line.__dict__["fields"]
-    assert fields["outcome"] == "error"
-    assert fields["error"] == "service_unavailable_error"
-    assert fields["usage"] == "estimated"
-    assert (fields["principal"], fields["readers"], fields["tokens"]) == ("ada", 1, 7)
-    assert "Hello!" not in str(fields)
+async def test_an_unpaid_refusal_is_an_event_too_where_the_accept_wait_is_over_and_no_model_decided() -> None:
+    async def script(listener: Listener) -> None:
+        listener.on_model(None)
+        await asyncio.sleep(2 * TIMEOUTS.accept_wait)
+        raise UNPAID
+
+    house, permit = House(script), FreePermit()
+    log = await house.ask(key="k", permit=permit)
+    assert kinds(await house.read(log)) == ["start", "error"]
+    assert permit.outcomes[0].refused
+    assert await house.store.find_key("k") is log
