@@ -21,4 +21,32 @@ def files(*patterns: str) -> tuple[str, ...]:
 
 ROOMS = {
     "relay": Room(files("relay/*.py"), ("tests/inside/relay",)),
+    "formats": Room(
+        files("formats/*.py"),
+        (
+            "tests/inside/formats",
+            "tests/test_event_stream.py",
+            "tests/test_negotiation.py",
+            "tests/test_formats.py",
+        ),
+    ),
+    "limits": Room(
+        tuple(path for path in files("limits/*.py") if "redis" not in path), ("tests/inside/limits",)
+    ),
+    "stores": Room((*files("stores/*.py"), *files("stores/redis/[ilo]*.py")), ("tests/inside/stores",)),
+    "upstreams": Room(
+        (
+            *files("upstreams/fallback.py", "upstreams/http/*.py"),
+            *files("upstreams/openai/[cept]*.py", "upstreams/openai/re[df]*.py"),
+        ),
+        (
+            "tests/inside/upstreams",
+            "tests/test_classify.py",
+            "tests/test_plain.py",
+            "tests/test_chunks.py",
+            "tests/test_tolerant.py",
+            "tests/test_template.py",
+        ),
+    ),
+    "access": Room(files("access/*.py"), ("tests/inside/access", "tests/test_address.py")),
 }

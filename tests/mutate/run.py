@@ -19,6 +19,7 @@ from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 
 from tests.mutate.functions import give_code, same_but_for_functions
@@ -115,6 +116,8 @@ def module_of(path: str) -> str:
 
 def verdicts(paths: Sequence[str], tests: Sequence[str], jobs: int, tell: Callable[[Verdict], None]) -> None:
     """Try all mutants of some files, several at once. `tell`: called with each verdict."""
+    hypothesis.settings.register_profile("quick", max_examples=20, database=None)
+    hypothesis.settings.load_profile("quick")
     code = pytest.main([*OPTIONS, *tests], plugins=[Trial(paths, tests, jobs, tell)])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise SystemExit(f"pytest ended with {code!r}")
