@@ -79,10 +79,10 @@ class Lease:
         if self._client.note_epoch(epoch) or not was_up:
             self._outbox.recover()
             self._inbox.recover()
-        missing = {producer for producer, held in zip(producers, leases, strict=True) if not held}
         # Twice in a row: after an outage the others' leases come back at different moments.
-        gone = missing & self._missing
-        self._missing = missing if was_up else set()
+        held = leases if was_up else [True] * len(leases)
+        missing = {producer for producer, is_held in zip(producers, held, strict=True) if not is_held}
+        gone, self._missing = missing & self._missing, missing
         for mirror in running:
             if mirror.producer in gone:
                 await self._seal_orphan(mirror)

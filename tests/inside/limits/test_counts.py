@@ -53,7 +53,7 @@ async def test_the_rate_is_what_was_asked_in_this_window_and_the_old_ones_part()
     for left in range(9, 4, -1):
         assert await counts.arrive("a") == LimitStatus(10, 60, left, 60)
     clock.now += 60 + 15  # a quarter of the new window: three quarters of the five count
-    assert await counts.arrive("a") == LimitStatus(10, 60, 6, 45)  # 10 − 3.75, whole ones, and this one
+    assert await counts.arrive("a") == LimitStatus(10, 60, 6, 45)  # 10 less 3.75, and this one
     clock.now += 60 * 2  # none of them is in the window before
     assert await counts.arrive("a") == LimitStatus(10, 60, 9, 45)
 
@@ -67,7 +67,7 @@ async def test_a_refusal_names_the_limit_and_when_it_ends() -> None:
         await counts.arrive("a")
     assert raised.value.details == "limit: 3 requests per minute per client"
     # At the next window's begin all three still count; one is too old when a third of it is over.
-    wait = raised.value.retry_after
+    wait = raised.value.retry_after or 0
     assert wait == pytest.approx(40, abs=0.01)
     assert raised.value.headers == {
         "RateLimit": '"requests";r=0;t=41',
