@@ -1,19 +1,14 @@
 """Fallbacks: another model answers where the first one was not paid, and the stream says which."""
 
-import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from chat_sse.errors import UpstreamError, UpstreamProtocol, UpstreamRejected, UpstreamUnavailable
-from chat_sse.events import Done
-from chat_sse.messages import Message, Question
-from chat_sse.upstreams.base import Listener, UpstreamEvent
-from chat_sse.upstreams.fallback import OPEN_SECONDS, REFUSALS, Breaker, Candidate, FallbackUpstream
+from chat_sse.upstreams.fallback import REFUSALS
 from tests.conftest import QUICK
 from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
 from tests.support.upstream import (
@@ -144,101 +139,3 @@ def test_a_model_that_keeps_refusing_is_left_out(tmp_path: Path) -> None:
             for _ in range(REFUSALS + 3):
                 assert events(ask(service.url))[0]["model"] == "b"
         assert (len(first.calls), second.paid_calls) == (REFUSALS, REFUSALS + 3)
-
-
-def test_a_breaker_lets_one_question_try_after_its_deadline() -> None:
-    now = 0.0
-    breaker = Breaker(clock=lambda: now)
-    for _ in range(REFUSALS):
-        assert breaker.enter()
-        breaker.refused()
-    assert not breaker.enter()
-    now = OPEN_SECONDS
-    assert (breaker.enter(), breaker.enter()) == (True, False)
-    breaker.undecided()
-    assert breaker.enter()
-    breaker.refused()
-    assert not breaker.enter()
-    now *= 2
-    assert breaker.enter()
-    breaker.accepted()
-    assert breaker.enter()
-    assert breaker.enter()
-
-
-class Model:
-    """An upstream that accepts, refuses, or never comes back."""
-
-    def __init__(self, *fates: UpstreamError | None) -> None:
-        self.name = "model"
-        self.models: tuple[str, ...] = ()
-        self.fates = list(fates)
-        self.asked = 0
-
-    async def answer(self, question: Question, listener: Listener) -> None:  # noqa: ARG002
-        self.asked += 1
-        fate = self.fates.pop(0) if len(self.fates) > 1 else self.fates[0]
-        if fate is not None:
-            raise fate
-        listener.on_accepted()
-        listener.on_events([Done(finish_reason="stop")])
-
-    async def aclose(self) -> None:
-        """Has nothing to close."""
-
-
-class Ear:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.models: list[str | None] = []
-        self.accepted = 0
-
-    def on_model(self, model: str | None) -> None:
-        self.models.append(model)
-
-    def on_accepted(self) -> None:
-        self.accepted += 1
-
-    def on_events(self, events: Sequence[UpstreamEvent]) -> None:
-        """Lets them pass."""
-
-    def on_activity(self) -> None:
-        """Lets it pass."""
-
-    def on_entry(self, entry: bytes) -> None:
-        """Lets it pass."""
-
-
-QUESTION = Question(messages=[Message(role="user", content="Hi")], model="a", max_output_tokens=1)
-
-
-def pair(first: Model, second: Model) -> FallbackUpstream:
-    a, b = (Candidate(name=name, model=name, upstream=one) for name, one in (("a", first), ("b", second)))
-    return FallbackUpstream({"a": [a, b], "b": [b]})
-
-
-def test_a_question_that_models_cannot_take_leaves_none_of_them_out() -> None:
-    first, second = Model(UpstreamRejected("too long")), Model(None)
-    upstream = pair(first, second)
-    for _ in range(2 * REFUSALS):
-        ear = Ear()
-        asyncio.run(upstream.answer(QUESTION, ear))
-        assert (ear.models, ear.accepted) == ([None, "b"], 1)
-    assert first.asked == 2 * REFUSALS
-
-
-def test_when_all_are_left_out_the_first_is_asked_all_the_same() -> None:
-    first, second = Model(UpstreamUnavailable("down")), Model(UpstreamUnavailable("down too"))
-    upstream = pair(first, second)
-    for count in range(1, REFUSALS + 3):
-        with pytest.raises(UpstreamUnavailable, match=r"^down$"):
-            asyncio.run(upstream.answer(QUESTION, Ear()))
-        assert (first.asked, second.asked) == (count, min(count, REFUSALS))
-
-
-def test_an_error_that_may_cost_ends_it() -> None:
-    first, second = Model(UpstreamProtocol("cut")), Model(None)
-    with pytest.raises(UpstreamProtocol):
-        asyncio.run(pair(first, second).answer(QUESTION, Ear()))
-    assert second.asked == 0

@@ -1,0 +1,90 @@
+"""An event loop in virtual time with a network of its own: names, connections, and servers that a test plays.
+
+Connections are made and broken in the loop's own turns, so their deadlines take no real time either.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.virtual_time import VirtualTimeLoop
+
+Play = Callable[["Wire", bytes], None]
+
+
+class Wire(asyncio.Transport):
+    """The client's end of a connection; what it writes is handed to the server's play."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol, play: Play) -> None:
+        super().__init__()
+        self._loop, self._protocol, self._play = loop, protocol, play
+        self.is_closed = False
+        self.closed_at = 0.0
+        self.options: list[tuple[int, int, int]] = []
+        self.requests: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        """Hand it to the server."""
+        self.requests.append(bytes(data))
+        self._loop.call_soon(self._play, self, bytes(data))
+
+    def reply(self, data: bytes) -> None:
+        """Let the client receive something."""
+        if not self.is_closed:
+            self._protocol.data_received(data)
+
+    def abort(self) -> None:
+        """Close it, from either side."""
+        if not self.is_closed:
+            self.is_closed, self.closed_at = True, self._loop.time()
+            self._loop.call_soon(self._protocol.connection_lost, None)
+
+    def is_closing(self) -> bool:
+        """Tell."""
+        return self.is_closed
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Stand in for the socket too."""
+        return self if name == "socket" else default
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Remember."""
+        self.options.append((level, option, value))
+
+
+class NetworkLoop(VirtualTimeLoop):
+    """Virtual time, one name for all servers, and one play for all connections; None: nobody accepts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lookups: list[str] = []
+        self.wires: list[Wire] = []
+        self.destinations: list[tuple[Any, Any]] = []
+        self.play: Play | None = None
+
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
+        """Know every name."""
+        self.lookups.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+
+    async def create_connection(  # type: ignore[override]  # as the pool calls it
+        self, make: Any, host: Any = None, port: Any = None, **_: Any
+    ) -> Any:
+        """Connect to the play."""
+        self.destinations.append((host, port))
+        if self.play is None:
+            await asyncio.Event().wait()
+            raise AssertionError
+        protocol = make()
+        wire = Wire(self, protocol, self.play)
+        self.wires.append(wire)
+        protocol.connection_made(wire)
+        return wire, protocol
+
+
+def network() -> NetworkLoop:
+    """Return the running loop."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, NetworkLoop)
+    return loop
