@@ -480,6 +480,18 @@ async def test_leases_are_renewed_as_long_as_an_answer_runs(redis_server: RedisS
         await eventually(lambda: take(slots, "a", "2"))
 
 
+async def test_a_slot_that_is_freed_during_a_renewal_is_not_taken_again(redis_server: RedisServer) -> None:
+    empty(redis_server)
+    async with AsyncExitStack() as stack:
+        slots = Parts(redis_server.url, stack).slots(1, 100)
+        assert isinstance(slots, SharedCounts)
+        await take(slots, "a", "1")
+        held = list(vars(slots)["_held"].items())
+        free(slots, "a", "1")
+        await slots._renew_some(held)  # noqa: SLF001 - the moment between two batches of a renewal
+        await eventually(lambda: take(slots, "a", "2"))
+
+
 async def test_no_count_stays_for_ever_and_none_tells_an_address(redis_server: RedisServer) -> None:
     empty(redis_server)
     async with AsyncExitStack() as stack:

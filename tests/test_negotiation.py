@@ -47,6 +47,8 @@ def chosen(accept: str | None, *, default: str = "sse", wanted: str | None = Non
         ("application/json, text/event-stream", "sse"),
         ("text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8", "sse"),
         ("application/json, text/plain;q=nan", "json"),
+        ("text/plain;q=0.9, application/json;q=0.5, text/plain;q=0.1", "text"),  # the highest of two
+        ("text/plain;q=0.1, application/json;q=0.5, text/plain;q=0.9", "text"),
         ("q=1", "sse"),
     ],
 )

@@ -396,36 +396,6 @@ async def test_it_takes_questions(store: Store) -> None:
     await store.check()
 
 
-# Memory alone: the caps.
-
-
-async def test_beyond_the_caps_the_oldest_sealed_log_goes_first_and_a_running_one_never() -> None:
-    store = MemoryStore(ttl_seconds=TTL_SECONDS, max_kept=2, max_kept_bytes=1_000_000)
-    running = await create(store)
-    sealed = [await create(store) for _ in range(4)]
-    for log in sealed:
-        log.append([STOPPED])
-    for log in sealed[:2]:
-        with pytest.raises(StreamNotFound):
-            await store.open(log.id)
-    for log in (running, *sealed[2:]):
-        assert (await store.open(log.id)).id == log.id
-
-
-async def test_the_cap_on_bytes_counts_sealed_logs_alone() -> None:
-    store = MemoryStore(ttl_seconds=TTL_SECONDS, max_kept=100, max_kept_bytes=1000)
-    running = await create(store)
-    running.append(deltas("x" * 5000))
-    first, second = await create(store), await create(store)
-    first.append([*deltas("x" * 600), STOPPED])
-    assert (await store.open(first.id)).id == first.id
-    second.append([*deltas("x" * 600), STOPPED])
-    with pytest.raises(StreamNotFound):
-        await store.open(first.id)
-    assert (await store.open(second.id)).id == second.id
-    assert (await store.open(running.id)).id == running.id
-
-
 # Redis alone: several processes, and its loss.
 
 
@@ -499,6 +469,32 @@ async def test_the_producer_knows_since_when_nobody_reads_elsewhere(
     assert await store.idle_elsewhere(log) == 0
     await eventually(is_known)
     assert await store.idle_elsewhere(unread) == math.inf
+
+
+async def test_just_after_an_outage_nobody_elsewhere_is_known_to_have_left(
+    open_redis: Callable[..., Awaitable[RedisStore]],
+) -> None:
+    store = await open_redis()  # which has begun with Redis down
+    assert await store.idle_elsewhere(await create(store)) == 0
+
+
+@pytest.mark.parametrize("fate", ["lost", "discarded"])
+async def test_a_claim_whose_log_is_gone_is_taken_over_and_a_good_one_is_not(
+    fate: str, open_redis: Callable[..., Awaitable[RedisStore]], redis_server: RedisServer
+) -> None:
+    store, elsewhere = await open_redis(), await open_redis()
+    key = f"over {fate}"
+    log = await create(store, idempotency_key=key, fingerprint=b"f")
+    spec = LogSpec(stream_id=new_stream_id(), idempotency_key=key, fingerprint=b"f")
+    assert await elsewhere.create(spec) is None
+    async with Redis.from_url(redis_server.url, protocol=2) as raw:
+        meta = Keys("chat_sse").meta(log.id)
+        if fate == "lost":
+            await raw.delete(meta)
+        else:
+            await raw.hset(meta, "discarded", "1")
+    assert await elsewhere.create(spec) is not None
+    assert (await elsewhere.find_key(key)).id == spec.stream_id
 
 
 async def test_all_readers_of_a_log_in_a_process_share_one_copy(

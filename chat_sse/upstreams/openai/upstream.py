@@ -159,7 +159,7 @@ class OpenAIUpstream:
     async def _prepare(self) -> None:
         """Let the SDK write a request, whose head serves for all, unless only its client can send it."""
         written = await write_request(self._client, self._endpoint, self._headers)
-        if _is_proxied(written.url.scheme, written.url.host) or written.url.userinfo:
+        if _is_proxied(written.url.scheme, written.url.host):
             self._sdk_only = True
         elif self._completions is None:  # another question may have been quicker
             self._completions = CompletionClient(

@@ -222,3 +222,14 @@ def test_only_what_may_pass_is_asked_again() -> None:
     assert wait(500, x_should_retry="false") is None
     assert wait(429, retry_after="2") == 2
     assert 0.375 <= (wait(429, retry_after="0") or 0) <= 0.5
+
+
+async def test_a_user_in_the_base_url_is_what_the_server_is_told_and_no_secret_is_in_the_name() -> None:
+    one = OpenAIUpstream(api_key="sk-x", base_url="http://ada:pass@upstream.example/v1")
+    ear, _ = await ask(one)
+    head = network().wires[0].requests[0].partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
+    credentials = [line for line in head if line.startswith(b"authorization")]
+    assert credentials == [b"authorization: basic ywrhonbhc3m="]
+    assert b"host: upstream.example" in head
+    assert (ear.accepted, one.name) == (1, "http://upstream.example/v1")
+    assert network().destinations == [("192.0.2.1", 80)]
