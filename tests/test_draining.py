@@ -88,20 +88,3 @@ def test_a_reader_that_is_moved_between_two_events_misses_none(upstream: Scripte
         assert len(reader.statuses) > 2
         assert len(service.log().split("client.moved")) == len(reader.statuses)
     check_all([reader], "".join(WORDS), paid_calls=upstream.paid_calls, questions=1)
-
-
-@pytest.mark.parametrize("wire", ["text", "json", "ai-sdk"])
-def test_a_reader_that_could_not_come_back_is_not_moved(upstream: ScriptedUpstream, wire: str) -> None:
-    upstream.answer(*(step for word in WORDS[:20] for step in (Say(word), Pause(0.05))), Finish())
-    with serve({**MOVING, "OPENAI_BASE_URL": upstream.base_url}) as service:
-        answer = ask(service.url, params={"format": wire}).text
-    assert all(word.strip() in answer for word in WORDS[:20])
-    assert upstream.paid_calls == 1
-
-
-def test_a_reader_of_html_fragments_is_moved_too(upstream: ScriptedUpstream) -> None:
-    upstream.answer(*(step for word in WORDS[:20] for step in (Say(word), Pause(0.05))), Finish())
-    with serve({**MOVING, "OPENAI_BASE_URL": upstream.base_url}) as service:
-        with pytest.raises(httpx2.RemoteProtocolError):
-            ask(service.url, params={"format": "html"})
-        service.wait_for_log("client.moved")

@@ -151,6 +151,7 @@ async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Pa
     await ask(rates, "c")
 
 
+@pytest.mark.parametrize("limits", ["redis"], indirect=True)  # on memory's clock: tests/inside
 async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Parts) -> None:
     rates = limits.rates(Rate(2, 1), None)
     refused: list[float] = []
@@ -178,6 +179,7 @@ async def test_parallel_hits_are_counted_one_by_one(limits: Parts) -> None:
     assert not [result for result in results if isinstance(result, Overloaded)]
 
 
+@pytest.mark.parametrize("limits", ["redis"], indirect=True)  # on memory's clock: tests/inside
 async def test_no_burst_gets_through_where_two_windows_meet(limits: Parts) -> None:
     rates = limits.rates(Rate(10, 1), None)
     await asyncio.sleep(-time.time() % 1)
@@ -210,6 +212,7 @@ async def test_a_request_that_is_not_let_in_counts_for_its_client_alone(limits: 
         await off.misuse("stranger")
 
 
+@pytest.mark.parametrize("limits", ["redis"], indirect=True)  # on memory's clock: tests/inside
 async def test_a_refusal_by_everybodys_rate_takes_nothing_from_the_client(limits: Parts) -> None:
     rates = limits.rates(HOUR, Rate(1, 1))
     let_in = 0

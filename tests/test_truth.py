@@ -73,15 +73,6 @@ def test_a_fault_in_the_middle_is_the_one_terminal_event(
     assert upstream.paid_calls == 1
 
 
-def test_silence_before_the_first_token_is_a_timeout(
-    service: RunningService, upstream: ScriptedUpstream
-) -> None:
-    upstream.answer(Accept(), Silence())
-    found = events(ask(service.url))
-    assert ending(found)["error"] == "timeout_error"
-    assert upstream.calls[0].wait_gone()
-
-
 @pytest.mark.parametrize("steps", [(Accept(), Eof()), (Accept(), Cut()), (Accept(), Raw(b""), Reset())])
 def test_an_answer_of_nothing_is_no_answer(
     service: RunningService, upstream: ScriptedUpstream, steps: tuple[Step, ...]

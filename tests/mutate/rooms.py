@@ -35,17 +35,21 @@ ROOMS = {
     ),
     "stores": Room((*files("stores/*.py"), *files("stores/redis/[ilo]*.py")), ("tests/inside/stores",)),
     "upstreams": Room(
-        (
-            *files("upstreams/fallback.py", "upstreams/http/*.py"),
-            *files("upstreams/openai/[cept]*.py", "upstreams/openai/re[df]*.py"),
+        files(
+            "upstreams/fallback.py",
+            "upstreams/http/*.py",
+            *(f"upstreams/openai/{name}.py" for name in ("chunks", "classify", "client", "events")),
+            *(f"upstreams/openai/{name}.py" for name in ("passthrough", "refusal", "stream")),
         ),
         (
-            "tests/inside/upstreams",
             "tests/test_classify.py",
-            "tests/test_plain.py",
+            "tests/inside/upstreams/test_choices.py",
+            "tests/inside/upstreams/test_connections.py",
+            "tests/inside/upstreams/test_fallback.py",
             "tests/test_chunks.py",
             "tests/test_tolerant.py",
             "tests/test_template.py",
+            "tests/inside/upstreams/test_asking.py",
         ),
     ),
     "access": Room(files("access/*.py"), ("tests/inside/access", "tests/test_address.py")),

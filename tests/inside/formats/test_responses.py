@@ -1,6 +1,7 @@
 """The response of each format, from a log that grows to the bytes that a client gets and when."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ class Exchange:
         self.messages: list[Message] = []
         self.pushed: list[bytes] = []
         self.loop = asyncio.get_running_loop()
-        self.leaves = asyncio.Event()
+        self.leaves, self.accepts = asyncio.Event(), asyncio.Event()
+        self.accepts.set()
         self.ran: list[str] = []
         self.closed = 0
         self._after, self._error = after, error
@@ -79,6 +81,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
+        await self.accepts.wait()
         self.messages.append(message)
 
     async def run(self, method: str = "GET") -> None:
@@ -220,7 +223,10 @@ async def test_a_silent_answer_is_bridged_by_comments(wire: str) -> None:
     await task
 
 
-@pytest.mark.parametrize(("wire", "is_moved"), [("sse", True), ("html", True), ("ai-sdk", False)])
+@pytest.mark.parametrize(
+    ("wire", "is_moved"),
+    [("sse", True), ("html", True), ("ai-sdk", False), ("text", False), ("json", False)],
+)
 async def test_only_a_reader_that_can_come_back_is_moved(wire: str, is_moved: bool) -> None:
     exchange = Exchange(wire)
     exchange.log.append([START])
@@ -245,6 +251,22 @@ async def test_a_fault_ends_a_message_stream_as_an_answers_failure_does() -> Non
     exchange = await sent("ai-sdk", START, HI, error=Draining("bye"))
     assert exchange.body.endswith(b"data: [DONE]\n\n")
     assert b'{"type":"error","errorText":"The service is restarting.' in exchange.body
+
+
+@pytest.mark.parametrize("wire", ["sse", "html", "ai-sdk", "text", "json"])
+async def test_a_client_that_accepts_nothing_is_cut_off_in_every_format(
+    wire: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    exchange = Exchange(wire)
+    exchange.log.append([START, HI, END])
+    exchange.accepts.clear()
+    task = exchange.start()
+    began = exchange.loop.time()
+    await task
+    assert exchange.loop.time() - began == DELIVERY.send_timeout_seconds
+    assert (exchange.messages, exchange.ran) == ([], ["ran"])
+    assert [record.msg for record in caplog.records] == ["client.stalled"]
 
 
 @pytest.mark.parametrize("wire", ["sse", "html", "ai-sdk", "text", "json"])
@@ -354,3 +376,36 @@ def test_formats_say_who_can_come_back_and_how() -> None:
     assert KINDS["text"].example(entries) == "Hi"
     assert KINDS["json"].example(entries)["content"] == "Hi"
     assert KINDS["ai-sdk"].example(entries).endswith("data: [DONE]\n\n")
+
+
+async def test_a_reading_that_is_resumed_is_numbered_on_in_html_too() -> None:
+    exchange = await sent("html", START, HI, END, after=0)
+    assert exchange.body.count(b"\nid: s.1\n") == 1
+    one = Exchange("html")
+    task = one.start()
+    for event in (START, HI, HI, STOPPED):
+        await turns()
+        one.log.append([event])
+    await task
+    numbers = [line for line in one.body.split(b"\n") if line.startswith(b"id: ")]
+    assert numbers == [b"id: s.0", b"id: s.1", b"id: s.2", b"id: s.3"]
+
+
+async def test_an_html_writer_gets_single_entries_as_well() -> None:
+    exchange = Exchange("html", writer=True)
+    exchange.log.append([START])
+    task = exchange.start()
+    await turns()
+    exchange.log.append_entry(msgspec.json.encode(HI))
+    exchange.log.append_entry(msgspec.json.encode(HI))
+    assert exchange.pushed == [b"data: Hi\nid: s.1\n\n", b"data: Hi\nid: s.2\n\n"]
+    exchange.log.append([END])
+    await task
+    assert (len(exchange.pushed), exchange.closed) == (2, 1)
+
+
+async def test_a_stopped_message_stream_is_an_abort() -> None:
+    exchange = await sent("ai-sdk", START, HI, STOPPED)
+    chunks = [part.removeprefix(b"data: ") for part in exchange.body.split(b"\n\n")]
+    assert chunks[-3:] == [b'{"type":"abort"}', b"[DONE]", b""]
+    assert not [chunk for chunk in chunks if b"text-end" in chunk]
