@@ -77,9 +77,10 @@ class Trial:
         gc.collect()
         gc.freeze()
         began = time.monotonic()
-        _fork(partial(_passes, session), 600)
-        if os.wait()[1]:
-            raise SystemExit(f"the tests fail without a mutant already: pytest {' '.join(self._tests)}")
+        for passes in (partial(self._passes_anew, None), partial(_passes, session)):
+            _fork(passes, 600)
+            if os.wait()[1]:
+                raise SystemExit(f"the tests fail without a mutant already: pytest {' '.join(self._tests)}")
         limit = int(max(LEAST_SECONDS, 5 * self._jobs * (time.monotonic() - began)))
         running: dict[int, tuple[str, Mutant]] = {}
         for path, mutant in self._mutants():
@@ -103,9 +104,14 @@ class Trial:
         old = compile(source, file, "exec", dont_inherit=True)
         if same_but_for_functions(old, new) and give_code(sys.modules[module_of(path)], old, new):
             return _passes(session)
+        return self._passes_anew(_MutantFinder(path, new))
+
+    def _passes_anew(self, finder: _MutantFinder | None) -> bool:
+        """Forget all of ours, and let pytest begin again."""
         for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
             del sys.modules[name]
-        sys.meta_path.insert(0, _MutantFinder(path, new))
+        if finder is not None:
+            sys.meta_path.insert(0, finder)
         return pytest.main([*OPTIONS, *self._tests]) == 0
 
 

@@ -11,11 +11,11 @@ import pytest
 from chat_sse.errors import Draining, StoreUnavailable, StreamNotFound
 from chat_sse.events import Delta, Done, Failure, decode_event
 from chat_sse.redis_access import Command
-from chat_sse.stores.base import PRODUCER_GONE, LogSpec
+from chat_sse.stores.base import PRODUCER_GONE, Extent, LogSpec
 from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.inbox import Inbox
 from chat_sse.stores.redis.lease import Lease
-from chat_sse.stores.redis.logs import MirroredLog
+from chat_sse.stores.redis.logs import MirroredLog, ProducedLog
 from chat_sse.stores.redis.outbox import Outbox
 from chat_sse.stores.redis.pubsub import PubSub
 from tests.support.fake_redis import FakeRedis, commands_of
@@ -104,9 +104,17 @@ class Process:
         """Follow it no more."""
         self.inbox.leave(mirror)
 
-    async def extent(self, stream_id: str) -> Any:
-        """Nobody asks here."""
-        raise NotImplementedError
+    async def extent(self, stream_id: str) -> Extent:
+        """Tell what Redis has."""
+        return Extent(len(self.redis.entries(stream_id)), sealed=False)
+
+    def produce(self, *texts: str) -> ProducedLog:
+        """Create the log "mine" of this process."""
+        self.redis.make("mine")
+        log = self.outbox.new_log(LogSpec(stream_id="mine"))
+        self.outbox.logs["mine"] = log
+        log.append([Delta(text) for text in texts])
+        return log
 
     def mirror(self, *, ended: bool = False) -> MirroredLog:
         """Open the log "a" of the process "other"."""
@@ -164,6 +172,7 @@ async def test_a_producer_that_is_missing_at_one_beat_is_not_buried_and_at_two_i
 ) -> None:
     mirror = process.mirror()
     with mirror.reading():
+        process.exchange()
         await process.lease.beat()
         assert process.redis.sealed["p:{a}"] == 0
         hold_lease(process, 0.5)
@@ -402,3 +411,84 @@ async def test_each_beat_says_again_that_a_running_log_is_read(process: Process)
         await process.lease.beat()
         process.exchange()
         assert process.redis.said.count("mark_read") == 2
+
+
+async def test_a_process_that_was_frozen_while_redis_was_away_doubts_as_soon_as_it_is_back(
+    process: Process,
+) -> None:
+    await process.lease.beat()
+    log = process.produce("a")
+    process.redis.is_away = True
+    with pytest.raises(StoreUnavailable):
+        await process.lease.beat()
+    await asyncio.sleep(10)
+    assert log.append([Delta("shown: nobody can seal")])
+    assert log.length == 2
+    process.redis.is_away = False
+    await process.lease.beat()
+    assert log.is_doubtful
+    process.exchange()
+    assert not log.is_doubtful
+
+
+async def test_a_short_outage_makes_nobody_doubt(process: Process) -> None:
+    await process.lease.beat()
+    log = process.produce("a")
+    process.redis.is_away = True
+    with pytest.raises(StoreUnavailable):
+        await process.lease.beat()
+    await asyncio.sleep(1)
+    process.redis.is_away = False
+    await process.lease.beat()
+    assert not log.is_doubtful
+
+
+async def test_what_is_held_is_shown_when_redis_goes_away(process: Process) -> None:
+    log = process.produce("a")
+    process.outbox.doubt()
+    log.append([Delta("held")])
+    assert log.length == 1
+    process.redis.is_away = True
+    keeping = asyncio.create_task(process.lease.keep())
+    await turns()
+    assert log.length == 2
+    keeping.cancel()
+
+
+async def test_what_was_appended_elsewhere_during_an_outage_is_fetched_after_it(process: Process) -> None:
+    hold_lease(process, 100)
+    mirror = process.mirror()
+    with mirror.reading():
+        process.exchange()
+        process.redis.is_away = True
+        with pytest.raises(StoreUnavailable):
+            await process.lease.beat()
+        process.redis.is_away = False
+        write(process.redis, "b")
+        await process.lease.beat()
+        process.exchange()
+        assert await mirror.read(0) == piece("b")
+
+
+async def test_a_mirror_is_read_only_and_asks_redis_how_long_its_log_is(process: Process) -> None:
+    mirror = process.mirror()
+    assert mirror.append([Delta("x")]) is False
+    assert mirror.append_entry(b"x") is False
+    write(process.redis, "b", "c")
+    assert await mirror.extent() == Extent(3, sealed=False)
+    assert mirror.length == 0
+
+
+async def test_reading_to_the_end_follows_a_log_until_it_is_sealed(process: Process) -> None:
+    mirror = process.mirror()
+    reading = asyncio.create_task(mirror.read_to_end())
+    await turns()
+    process.exchange()
+    await turns()
+    assert not reading.done()
+    process.redis.pieces["p:{a}"].append((2, [msgspec.json.encode(STOPPED)]))
+    process.inbox.hear("p:{a}:news")
+    process.exchange()
+    await reading
+    assert (mirror.terminal, mirror.size) == (STOPPED, sum(map(len, process.redis.entries("a"))))
+    assert process.listener.wanted == set()

@@ -1,6 +1,7 @@
 """The log in this process's memory: its caps, how long it is kept, and who is woken by what."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -143,19 +144,20 @@ async def test_a_stop_seals_once_and_tells_the_producer_and_its_own_end_does_not
         log.on_stop = lambda name=name: told.append(name)  # type: ignore[misc]
     assert [await of.seal("a", STOPPED), await of.seal("a", END)] == [True, False]
     own = await of.open("b")
-    assert own.append([END, Delta("never")])
+    assert own.append([Delta("a")]) is own.append_entry(entries(Delta("b"))[0]) is True
+    assert own.append([END, Delta("never")]) is True
     assert not await of.seal("b", STOPPED)
     assert told == ["a"]
-    assert (own.length, own.terminal, (await own.extent()).sealed) == (1, END, True)
-    assert not own.append([STOPPED])
-    assert not own.append_entry(b"{}")
+    assert (own.length, own.terminal, (await own.extent()).sealed) == (3, END, True)
+    assert own.append([STOPPED]) is own.append_entry(b"{}") is False
+    assert await of.idle_elsewhere(own) == math.inf
 
 
 # Reading.
 
 
 def log() -> MemoryLog:
-    return MemoryLog(LogSpec(stream_id="a"), lambda _: None)
+    return MemoryLog(LogSpec(stream_id="a", owner="ada"), lambda _: None)
 
 
 def entries(*events: Event) -> list[bytes]:
@@ -201,6 +203,8 @@ async def test_a_reader_waits_until_there_is_something_after_its_cursor() -> Non
 async def test_a_reader_behind_gets_all_at_once_and_one_at_the_end_nothing() -> None:
     one = log()
     one.append([Delta("a"), Delta("b"), END])
+    with one.reading():
+        assert one.owner == "ada"
     assert await one.read(-1) == entries(Delta("a"), Delta("b"), END)
     assert await one.read(1) == entries(END)
     assert await one.read(2) == await one.read(99) == []

@@ -249,8 +249,8 @@ async def test_a_process_that_was_frozen_shows_nothing_before_redis_confirms_it(
     log = process.create()
     log.append(deltas("before"))
     process.is_overdue = True
-    assert log.append(deltas("held"))
-    assert log.append_entry(encoded(Delta("too"))[0])
+    assert log.append_entry(encoded(Delta("held"))[0])
+    assert log.append(deltas("too"))
     assert log.length == 1
     process.is_overdue = False
     log.append([END])
@@ -285,3 +285,29 @@ async def test_a_closed_outbox_sets_no_timer(process: Process) -> None:
     process.outbox.close()
     await asyncio.sleep(10)
     assert process.woken == 0
+
+
+async def test_a_single_entry_is_noted_as_events_are(process: Process) -> None:
+    log = process.create()
+    assert log.append_entry(encoded(Delta("a"))[0]) is True
+    assert log.append_entry(encoded(Delta("b"))[0]) is True
+    await asyncio.sleep(0.5)
+    process.exchange_all()
+    assert len(process.redis.entries("a")) == 2
+    assert log.append_entry(encoded(Delta("c"))[0]) is True
+    await asyncio.sleep(0.5)
+    process.exchange_all()
+    assert len(process.redis.entries("a")) == 3
+    log.append([END])
+    assert log.append_entry(encoded(Delta("d"))[0]) is False
+    assert log.append([END]) is False
+
+
+async def test_a_closed_log_that_is_noted_again_waits_for_no_timer(process: Process) -> None:
+    log = process.create()
+    log.append(deltas("a"))
+    log.append([END])  # takes it out of those that wait
+    process.exchange_all()
+    await asyncio.sleep(1)
+    assert process.woken == 0
+    assert process.outbox.empty
