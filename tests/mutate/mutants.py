@@ -93,6 +93,8 @@ def _is_skipped(node: ast.AST) -> bool:
             return True
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
         return node.targets[0].id in SKIPPED_NAMES
+    if isinstance(node, ast.keyword) and node.arg == "strict":  # an assertion
+        return True
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return True
     return isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[0] in SKIPPED_CALLS

@@ -1,125 +1,24 @@
-"""The response of each format, from a log that grows to the bytes that a client gets and when."""
+"""The response of each format that is an event stream, and what all have in common."""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
 
 import msgspec
 import pytest
-from starlette.background import BackgroundTask
-from starlette.types import Message
 
-from chat_sse.errors import ChatError, Draining, InternalError, UpstreamTimeout
-from chat_sse.events import Delta, Done, Event, Reasoning, Start, Subscriber, failure
-from chat_sse.formats import FORMATS
-from chat_sse.formats.base import Delivery, Format, Reading
-from chat_sse.stores.base import LogSpec
-from chat_sse.stores.memory import MemoryLog
+from chat_sse.errors import Draining
+from tests.inside.formats.exchange import (
+    DELIVERY,
+    END,
+    HI,
+    KINDS,
+    START,
+    STOPPED,
+    Exchange,
+    block,
+    sent,
+)
 from tests.support.fakes import turns
-
-DELIVERY = Delivery(heartbeat_seconds=15, send_timeout_seconds=30, max_age_seconds=1000)
-KINDS: dict[str, Format] = {kind.name: kind(DELIVERY) for kind in FORMATS}
-START, HI, END = Start(id="s", model="m"), Delta("Hi"), Done(finish_reason="stop")
-STOPPED = Done(finish_reason="cancelled")
-FAILED = failure(UpstreamTimeout("late"), "r")
-
-
-class Exchange:
-    """One client that reads a log in a format, through a server that may offer a body's writer."""
-
-    def __init__(
-        self, wire: str, *, after: int = -1, writer: bool = False, error: ChatError | None = None
-    ) -> None:
-        self.log = MemoryLog(LogSpec(stream_id="s"), lambda _: None)
-        self.messages: list[Message] = []
-        self.pushed: list[bytes] = []
-        self.loop = asyncio.get_running_loop()
-        self.leaves, self.accepts = asyncio.Event(), asyncio.Event()
-        self.accepts.set()
-        self.ran: list[str] = []
-        self.closed = 0
-        self._after, self._error = after, error
-        # What a writer has.
-        self.is_ready, self.is_gone, self.pushed_at = True, False, 0.0
-        self.on_leave: Callable[[], object] | None = None
-        self.state: dict[str, Any] = {"body_writer": self} if writer else {}
-        reading = Reading(
-            stream_id="s", after=after, follow=self._follow, headers={"X-Mine": "1"}, request_id="r"
-        )
-        self.response = KINDS[wire].respond(reading)
-        self.response.background = BackgroundTask(self._background)
-
-    async def _follow(self, subscriber: Subscriber | None) -> AsyncGenerator[Sequence[bytes], None]:
-        after = self._after
-        try:
-            while entries := await self.log.read(after, subscriber):
-                after = self.log.length - 1
-                yield entries
-                if self._error is not None:
-                    raise self._error
-        finally:
-            self.closed += 1
-
-    def review(self) -> None:
-        """Nothing changes."""
-
-    def backlog(self) -> int:
-        """Nothing waits."""
-        return 0
-
-    def push(self, data: bytes) -> None:
-        """Keep it."""
-        self.pushed.append(data)
-        self.pushed_at = self.loop.time()
-
-    async def _background(self) -> None:
-        self.ran.append("ran")
-
-    async def _receive(self) -> Message:
-        await self.leaves.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        await self.accepts.wait()
-        self.messages.append(message)
-
-    async def run(self, method: str = "GET") -> None:
-        """Send the response."""
-        scope = {"type": "http", "method": method, "state": self.state}
-        await self.response(scope, self._receive, self._send)
-
-    def start(self) -> asyncio.Task[None]:
-        """Begin to send it."""
-        return asyncio.create_task(self.run())
-
-    @property
-    def body(self) -> bytes:
-        """Return what was sent, and not pushed."""
-        return b"".join(message.get("body", b"") for message in self.messages[1:])
-
-    @property
-    def is_whole(self) -> bool:
-        """Return whether the body has its end."""
-        return bool(self.messages) and not self.messages[-1].get("more_body", True)
-
-    def head(self) -> tuple[int, dict[str, str]]:
-        """Return the status and the header fields."""
-        head = self.messages[0]
-        return head["status"], {name.decode(): value.decode() for name, value in head["headers"]}
-
-
-async def sent(wire: str, *events: Event, **options: Any) -> Exchange:
-    """Return the exchange in which a finished log was read."""
-    exchange = Exchange(wire, **options)
-    exchange.log.append(events)
-    await exchange.run()
-    return exchange
-
-
-def block(seq: int, event: Event) -> bytes:
-    return b"data: %s\nid: s.%d\n\n" % (msgspec.json.encode(event), seq)
-
 
 # Heads.
 
@@ -278,84 +177,6 @@ async def test_a_client_that_leaves_closes_its_reading(wire: str) -> None:
     exchange.leaves.set()
     await task
     assert (exchange.closed, exchange.is_whole, exchange.ran) == (1, False, ["ran"])
-
-
-# Text.
-
-
-async def test_a_text_begins_with_the_first_delta_and_is_the_deltas_alone() -> None:
-    exchange = Exchange("text")
-    task = exchange.start()
-    exchange.log.append([START, Reasoning("hmm")])
-    await turns()
-    assert exchange.messages == []
-    exchange.log.append([HI])
-    await turns()
-    exchange.log.append([Reasoning("hmm")])
-    await turns()
-    exchange.log.append([Delta(" there"), END])
-    await task
-    bodies = [message["body"] for message in exchange.messages[1:]]
-    assert bodies == [b"Hi", b" there", b""]
-    assert exchange.is_whole
-
-
-async def test_an_empty_answer_is_an_empty_text() -> None:
-    exchange = await sent("text", START, END)
-    assert (exchange.head()[0], exchange.body, exchange.is_whole) == (200, b"", True)
-
-
-@pytest.mark.parametrize(("end", "reason"), [(STOPPED, "cancelled"), (FAILED, "timeout_error")])
-async def test_a_text_that_is_not_whole_does_not_end_like_a_whole_one(
-    end: Event, reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    exchange = await sent("text", START, HI, end)
-    assert (exchange.body, exchange.is_whole) == (b"Hi", False)
-    [line] = caplog.records
-    assert (line.msg, line.__dict__["fields"]) == ("text.broken_off", {"id": "s", "reason": reason})
-
-
-async def test_a_text_that_fails_before_its_first_delta_is_an_http_error() -> None:
-    with pytest.raises(UpstreamTimeout, match="late"):
-        await sent("text", START, Reasoning("hmm"), FAILED)
-    with pytest.raises(InternalError):
-        await sent("text", START, error=InternalError("gone"))
-
-
-async def test_a_reading_of_a_text_that_fails_later_breaks_off(caplog: pytest.LogCaptureFixture) -> None:
-    exchange = await sent("text", START, HI, error=InternalError("gone"))
-    assert (exchange.body, exchange.is_whole) == (b"Hi", False)
-    assert caplog.records[0].__dict__["fields"]["reason"] == "internal_error"
-
-
-# JSON.
-
-
-async def test_a_json_answer_is_one_body_when_it_is_whole() -> None:
-    exchange = Exchange("json")
-    task = exchange.start()
-    for event in (START, Reasoning("hmm"), HI, Delta(" there")):
-        exchange.log.append([event])
-        await turns()
-    assert exchange.messages == []
-    exchange.log.append([END])
-    await task
-    assert msgspec.json.decode(exchange.body) == {
-        "role": "assistant",
-        "content": "Hi there",
-        "finish_reason": "stop",
-        "usage": None,
-        "id": "s",
-        "model": "m",
-        "reasoning": "hmm",
-    }
-    assert exchange.head()[1]["content-length"] == str(len(exchange.body))
-    assert (await sent("json", START, HI, STOPPED)).is_whole
-
-
-async def test_a_json_answer_that_fails_is_an_http_error_whenever_that_is() -> None:
-    with pytest.raises(UpstreamTimeout, match="late"):
-        await sent("json", START, HI, FAILED)
 
 
 # What formats say of themselves.

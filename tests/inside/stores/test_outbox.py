@@ -272,14 +272,6 @@ async def test_what_was_held_is_dropped_where_others_have_sealed_the_log(process
     assert log.terminal == STOPPED
 
 
-async def test_with_redis_away_nobody_can_seal_so_nothing_is_held(process: Process) -> None:
-    log = process.create()
-    process.outbox.doubt()
-    log.append(deltas("held"))
-    process.outbox.trust()
-    assert log.length == 1
-
-
 async def test_a_closed_outbox_sets_no_timer(process: Process) -> None:
     process.create().append(deltas("a"))
     process.outbox.close()
@@ -301,13 +293,3 @@ async def test_a_single_entry_is_noted_as_events_are(process: Process) -> None:
     log.append([END])
     assert log.append_entry(encoded(Delta("d"))[0]) is False
     assert log.append([END]) is False
-
-
-async def test_a_closed_log_that_is_noted_again_waits_for_no_timer(process: Process) -> None:
-    log = process.create()
-    log.append(deltas("a"))
-    log.append([END])  # takes it out of those that wait
-    process.exchange_all()
-    await asyncio.sleep(1)
-    assert process.woken == 0
-    assert process.outbox.empty
