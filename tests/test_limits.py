@@ -379,21 +379,6 @@ async def test_a_new_window_begins_with_the_day_and_answers_stay_in_theirs(limit
         await reserve(budgets, "a", 11)
 
 
-@pytest.mark.parametrize(
-    ("period", "now", "name", "end"),
-    [
-        ("day", 1_772_323_199, "2026-02-28", 1_772_323_200),
-        ("month", 1_772_323_199, "2026-02", 1_772_323_200),
-        ("month", 1_772_323_200, "2026-03", 1_775_001_600),
-        ("month", 1_798_761_599, "2026-12", 1_798_761_600),
-    ],
-)
-def test_windows_are_days_and_months_of_utc(period: str, now: float, name: str, end: float) -> None:
-    window = Budget(1, period).window(now)
-    assert (window.name, window.end) == (name, end)
-    assert window.start <= now < window.end
-
-
 # What an answer costs.
 
 

@@ -170,8 +170,10 @@ async def test_a_client_and_all_together_hold_so_many_slots() -> None:
     assert (error.details, error.retry_after) == ("all 3 answers at once are running", 5)
     standing = await counts.standing("a")
     assert (standing.streams, standing.streams_left) == (2, 0)
+    assert (await counts.standing("key:new")).streams_left == 0  # everybody's
     counts.settle(held[0], 0, refused=False)
     assert (await counts.standing("a")).streams_left == 1
+    assert (await MemoryCounts(Plan(streams_per_client=2), Clock()).standing("new")).streams_left == 2
     await admit(counts, "c")
 
 

@@ -163,6 +163,21 @@ def test_header_fields_round_times_up() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("period", "now", "name", "end"),
+    [
+        ("day", 1_772_323_199, "2026-02-28", 1_772_323_200),
+        ("month", 1_772_323_199, "2026-02", 1_772_323_200),
+        ("month", 1_772_323_200, "2026-03", 1_775_001_600),
+        ("month", 1_798_761_599, "2026-12", 1_798_761_600),
+    ],
+)
+def test_windows_are_days_and_months_of_utc(period: str, now: float, name: str, end: float) -> None:
+    window = Budget(1, period).window(now)
+    assert (window.name, window.end) == (name, end)
+    assert window.start <= now < window.end
+
+
 # Bodies.
 
 
