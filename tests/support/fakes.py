@@ -157,7 +157,7 @@ class House:
     async def read(self, log: Log, after: int = -1) -> list[Event]:
         """Read to the end, as a reader that could come back."""
         found: list[Event] = []
-        async with aclosing(self.relay.follow(log, after)) as batches:
+        async with aclosing(self.relay.follow(log, after, resumes=after >= 0)) as batches:
             async for entries in batches:
                 found += map(decode_event, entries)
         await turns()

@@ -118,7 +118,7 @@ class Outcome:
         async def send(message: Message) -> None:
             self.messages.append(message)
 
-        scope = {"type": "http", "state": {"request_id": "r"}}
+        scope = {"type": "http", "path": "/ask", "state": {"request_id": "r"}}
         await ErrorMiddleware(app)(scope, request().receive, send)
 
 

