@@ -370,6 +370,30 @@ async def test_a_discarded_log_is_gone_and_frees_its_key_while_its_readers_finis
     await create(elsewhere, idempotency_key="k3", fingerprint=b"g")
 
 
+async def test_a_log_can_be_discarded_long_after_its_end(store: Store, elsewhere: Store) -> None:
+    log = await create(store, idempotency_key="k9", fingerprint=b"f")
+    log.append([FAILED])
+    if isinstance(log, ProducedLog):
+        await log.settled.wait()
+    await store.discard(log)
+    for source in (store, elsewhere):
+        with pytest.raises(StreamNotFound):
+            await source.open(log.id)
+        with pytest.raises(StreamNotFound):
+            await source.find_key("k9")
+
+
+async def test_a_chats_newest_log_may_be_forgotten_before_the_older_ones(
+    store: Store, elsewhere: Store
+) -> None:
+    older, newest = await create(store, chat_id="l9"), await create(store, chat_id="l9")
+    for log in (newest, older):
+        log.append([FAILED])
+        await store.discard(log)
+    with pytest.raises(StreamNotFound):
+        await elsewhere.find_chat("l9")
+
+
 async def test_a_sealed_log_expires_with_its_key_and_a_running_one_does_not(open_store: OpenStore) -> None:
     store = await open_store(ttl_seconds=SHORT_TTL_SECONDS)
     running = await create(store, idempotency_key="k4", chat_id="l4")
@@ -425,6 +449,19 @@ async def test_a_log_that_others_have_ended_holds_nothing_more() -> None:
     assert not log.append(deltas("late"))
     assert not log.append_entry(b'{"type":"delta","content":"late"}')
     assert (log.length, noted) == (1, ["a"])
+
+
+async def test_a_log_whose_end_is_held_is_sealed() -> None:
+    log = ProducedLog(LogSpec(stream_id="a"), lambda _: None, lambda: True)
+    told: list[None] = []
+    log.on_stop = lambda: told.append(None)
+    assert log.append(deltas("held"))
+    assert log.stop(STOPPED)
+    assert not log.stop(STOPPED)
+    assert not log.append(deltas("late"))
+    assert not log.append_entry(b'{"type":"delta","content":"late"}')
+    log.confirm()
+    assert (log.length, log.terminal, told) == (2, STOPPED, [None])
 
 
 async def test_every_key_expires(

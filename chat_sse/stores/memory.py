@@ -232,5 +232,5 @@ class MemoryStore:
         spec = self._specs.pop(stream_id)
         if spec.idempotency_key is not None:
             del self._claims[spec.idempotency_key]
-        if spec.chat_id is not None and self._chats[spec.chat_id] == stream_id:
+        if spec.chat_id is not None and self._chats.get(spec.chat_id) == stream_id:
             del self._chats[spec.chat_id]

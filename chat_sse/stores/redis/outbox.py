@@ -119,7 +119,8 @@ class Outbox:
             append = self._commands.append(
                 spec, produced.sent, entries, sealed=sealed, discarded=produced.discarded
             )
-            yield append, partial(self._sent, produced, produced.sent, len(entries), last)
+            sent, discarded = produced.sent + len(entries), produced.discarded
+            yield append, partial(self._sent, produced, sent, last, discarded)
             if last:
                 expiring = self._commands.expire_names(spec, discarded=produced.discarded)
                 yield from ((command, None) for command in expiring)
@@ -139,8 +140,8 @@ class Outbox:
             self._send_soon(produced)
         self._timer = None
 
-    def _sent(self, produced: ProducedLog, first: int, count: int, last: bool, result: list[Any]) -> None:
-        """Handle the result of an append."""
+    def _sent(self, produced: ProducedLog, sent: int, last: bool, discarded: bool, result: list[Any]) -> None:
+        """Handle the result of an append. `discarded`: whether it told that the log is."""
         outcome, detail = result
         if outcome == b"lost" and not (produced.discarded and detail == 0):
             produced.sent, produced.registered = detail, detail > 0
@@ -149,14 +150,16 @@ class Outbox:
         if outcome == b"refused":
             self._overruled(produced, detail.rpartition(b"\n")[2])
             return
-        produced.registered, produced.sent = True, first + count
+        produced.registered, produced.sent = True, sent
         if produced.is_doubtful:
             produced.confirm()
             last = last and not produced.unsent()[0]
         if outcome == b"ok" and detail:
             produced.apply_stop(detail)
-        if last:
+        if last and discarded == produced.discarded:
             self._release(produced)
+        elif last:  # it was discarded meanwhile
+            self._wake()
         elif (rest := produced.unsent()[0]) and len(rest) < CHUNK_ENTRIES:
             self._unsent.pop(produced, None)
             self.note(produced)

@@ -145,20 +145,22 @@ class RedisStore:
             async with asyncio.timeout(STOP_SECONDS):
                 await stream.read_to_end()
         except TimeoutError:
-            return await self._client.run([self._commands.seal(stream_id, entry)]) == [1]
+            if await self._client.run([self._commands.seal(stream_id, entry)]) == [1]:
+                return True  # else the producer did it in this very moment
         sealed = await self._client.run([("HGET", self._keys.meta(stream_id), "sealed")])
         return bool(asked == 1 and sealed == [b"%d" % Sealed.AS_ASKED])
 
     async def discard(self, log: Log) -> None:
         """Forget, as `Store.discard` promises; waits a moment for Redis to know."""
-        produced = self._outbox.logs.get(log.id)
-        if produced is None:
+        if not isinstance(log, ProducedLog):
             return
-        produced.discarded = True
-        self._outbox.note(produced)
+        log.discarded = True
+        log.settled.clear()
+        self._outbox.logs[log.id] = log  # Redis may have had it to its end
+        self._outbox.note(log)
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_SECONDS if self._client.up.is_set() else 0):
-                await produced.settled.wait()
+                await log.settled.wait()
 
     async def idle_elsewhere(self, log: Log) -> float:
         """Tell, as `Store.idle_elsewhere` promises, by when the others have last marked the log."""
