@@ -122,21 +122,22 @@ class BadNetwork:
         self._stopped = asyncio.Event()
         listener.setblocking(False)
         async with asyncio.TaskGroup() as connections:
-            accepting = connections.create_task(self._accept(listener, connections))
+            self._loop.add_reader(listener, self._accept, listener, connections)
             self._started.set()
             await self._stopped.wait()
-            accepting.cancel()
+            self._loop.remove_reader(listener)
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
         listener.close()
 
-    async def _accept(self, listener: socket.socket, connections: asyncio.TaskGroup) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(listener)
+    def _accept(self, listener: socket.socket, connections: asyncio.TaskGroup) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # gone before it was accepted
+            client, _ = listener.accept()
             with self._changed:
                 self._connections += 1
                 cue = self._cues.popleft() if self._cues else None
-            connections.create_task(self._carry(client, cue))
+            carrying = connections.create_task(self._carry(client, cue))
+            carrying.add_done_callback(lambda _: client.close())  # also before its first step
 
     async def _carry(self, client: socket.socket, cue: Cue | None) -> None:
         """Copy both ways until one side closes, or the cue comes."""
