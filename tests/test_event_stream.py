@@ -94,6 +94,24 @@ def test_what_is_set_on_it_is_sent_and_its_background_task_runs() -> None:
     asyncio.run(check())
 
 
+def test_a_reading_with_nothing_left_ends_well() -> None:
+    async def check() -> None:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def follow(_: Subscriber | None) -> AsyncGenerator[Sequence[bytes], None]:
+            for entries in list[Sequence[bytes]]():
+                yield entries
+
+        reading = Reading(stream_id="a", after=2, follow=follow, headers={})
+        await run(EventStream(reading, SseEncoder("a", 3), DELIVERY), never, send)
+        assert sent[1:] == [{"type": "http.response.body", "body": b"", "more_body": False}]
+
+    asyncio.run(check())
+
+
 def test_head_has_no_body_and_runs_the_background_task() -> None:
     async def check() -> None:
         response = stream()

@@ -6,7 +6,7 @@ With Redis, `elsewhere` is a second store on the same server, as another process
 import asyncio
 import math
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -15,12 +15,16 @@ from redis.asyncio import Redis
 
 from chat_sse.errors import Draining, KeyReused, StoreUnavailable, StreamNotFound, UpstreamTimeout
 from chat_sse.events import Delta, Done, Start, failure, new_stream_id
+from chat_sse.messages import Question
+from chat_sse.relay.deadlines import Timeouts
+from chat_sse.relay.relay import Relay
 from chat_sse.stores.base import Log, LogSpec, Store
 from chat_sse.stores.memory import MemoryStore
 from chat_sse.stores.redis.lease import BEAT_SECONDS, LEASE_SECONDS
 from chat_sse.stores.redis.logs import ProducedLog
 from chat_sse.stores.redis.scripts import Keys
 from chat_sse.stores.redis.store import RedisStore
+from chat_sse.upstreams.generator import GeneratorUpstream
 from tests.support.redis_server import RedisServer
 
 TTL_SECONDS = 300.0
@@ -249,6 +253,21 @@ async def test_the_first_terminal_event_is_the_last_entry(store: Store, elsewher
     assert not log.append([FAILED])
     for source in (store, elsewhere):
         assert contents(await read_all(await source.open(log.id))) == ["a"]
+
+
+async def test_a_reader_that_has_seen_the_end_gets_no_other_one(store: Store, elsewhere: Store) -> None:
+    timeouts = Timeouts(
+        accept_wait=1, first_token_timeout=1, idle_timeout=1, total_timeout=1, disconnect_grace=1
+    )
+    log = await create(store)
+    log.append([*deltas("a"), Done(finish_reason="stop")])
+    for source in (elsewhere, store):  # elsewhere it may not be known yet that the log has ended
+        relay = Relay(GeneratorUpstream(_nothing, models=("m",)), source, timeouts)
+        assert [entries async for entries in relay.follow(await source.open(log.id), 1)] == []
+
+
+async def _nothing(question: Question) -> AsyncGenerator[str, None]:
+    yield ""
 
 
 async def test_sealing_from_anywhere_ends_it_for_all_and_tells_the_producer_once(

@@ -149,7 +149,7 @@ async def resume(
     extent = await stream.extent()
     if extent.is_exact and seq >= extent.length:
         raise InvalidRequest(f"Last-Event-ID: {event_id(stream_id, seq)} has not been sent yet")
-    if extent.is_exact and extent.sealed and seq == extent.length - 1:
+    if extent.ends_at(seq):
         # EventSource reconnects after every end, and only a 204 stops it. A client that posts gets the last
         # event once more.
         if request.method != "POST":

@@ -68,6 +68,9 @@ class Encoder:
                 async for entries in batches:
                     self.ended = is_terminal(entries[-1])
                     yield self.encode(entries)
+            if not self.ended:  # it was read to its end before
+                self.ended = True
+                yield b""
         except ChatError as exc:
             self.ended = True
             yield self.encode_fault(as_ascii(msgspec.json.encode(failure(exc, reading.request_id))))

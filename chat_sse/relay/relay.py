@@ -161,7 +161,7 @@ class Relay:
 
         `subscriber`: see `Log.read`. What it accepts is not yielded. An iteration counts as a reader: when
         the last one ends, the disconnect grace begins. `resumable`: whether this reader could come back;
-        there is no grace for one that cannot. `resumes`: it has.
+        there is no grace for one that cannot. `resumes`: it has. After the terminal entry there is nothing.
 
         Raises ChatError when the log cannot be read any further from here; InternalError when it has ended
         before the cursor: it was sealed for a producer that is gone, and had shown more than it could tell.
@@ -173,7 +173,7 @@ class Relay:
                 after = stream.length - 1
                 has_ended = is_terminal(entries[-1])
                 yield entries
-        if not has_ended:
+        if not has_ended and not (await stream.extent()).ends_at(after):
             raise InternalError(PRODUCER_GONE, may_cost=True)
 
     async def stop(self, stream_id: str, owner: str) -> None:

@@ -38,6 +38,10 @@ class Extent(msgspec.Struct, frozen=True):
     is_exact: bool = True
     """False where a reader may have seen more: beside a producer that has not told of it yet, or is gone."""
 
+    def ends_at(self, number: int) -> bool:
+        """Return whether an entry is the last one for certain: whoever has seen it needs no other end."""
+        return self.is_exact and self.sealed and number == self.length - 1
+
 
 class Log(Protocol):
     """One answer's events, numbered from 0 in the order of their appending.
