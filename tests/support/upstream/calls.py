@@ -33,6 +33,13 @@ class Call:
         self._finished = threading.Event()
 
     @property
+    def question(self) -> str:
+        """The last message's text, or nothing."""
+        messages = self.body.get("messages") if isinstance(self.body, dict) else None
+        content = messages[-1].get("content") if messages else ""
+        return content if isinstance(content, str) else ""
+
+    @property
     def streams(self) -> bool:
         return isinstance(self.body, dict) and self.body.get("stream") is True
 
@@ -80,6 +87,7 @@ class Ledger:
         self.changed = threading.Condition()
         self.script = DEFAULT_ANSWER
         self.next_scripts: deque[tuple[Step, ...]] = deque()
+        self.scripts_by_question: dict[str, tuple[Step, ...]] = {}
         self.calls: list[Call] = []
         self.accepted_connections = 0
         self.targets: list[str] = []
@@ -102,4 +110,6 @@ class Ledger:
     def _script_for(self, call: Call) -> tuple[Step, ...]:
         if not call.streams:
             return (Refuse(400, {"error": {"message": "Only streaming requests are scripted."}}),)
+        if (script := self.scripts_by_question.get(call.question)) is not None:
+            return script
         return self.next_scripts.popleft() if self.next_scripts else self.script

@@ -63,6 +63,15 @@ class ScriptedUpstream:
         with self._ledger.changed:
             self._ledger.next_scripts.append(_with_an_end(steps))
 
+    def answer_to(self, question: str, *steps: Step) -> None:
+        """Script every call whose last message is this one, whatever else is scripted."""
+        with self._ledger.changed:
+            self._ledger.scripts_by_question[question] = _with_an_end(steps)
+
+    def paid_for(self, question: str) -> int:
+        """How many of the calls with this last message began a generation."""
+        return sum(call.paid and call.question == question for call in self.calls)
+
     @property
     def calls(self) -> list[Call]:
         """Requests for completions that arrived whole, oldest first."""
