@@ -17,9 +17,10 @@ collect_ignore = [] if "CHAT_SSE_TEST_CONTAINER" in os.environ else ["test_conta
 
 # The files that wait for the longest begin first, so that the others run beside them and not after them.
 LONGEST = (
-    *("test_rolling_restart", "test_many_processes", "test_collector", "test_install", "test_draining"),
-    *("test_real_servers", "test_docs_pages", "test_event_source", "test_bench", "test_root_path"),
-    *("test_metrics", "test_jwks", "test_limits_service", "test_own_redis", "test_redis_service"),
+    *("test_matrix", "test_store_model", "test_rolling_restart", "test_many_processes", "test_collector"),
+    *("test_install", "test_draining", "test_real_servers", "test_docs_pages", "test_event_source"),
+    *("test_bench", "test_root_path", "test_metrics", "test_jwks", "test_limits_service"),
+    *("test_own_redis", "test_redis_service"),
 )
 
 
