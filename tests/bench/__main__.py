@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,14 +13,12 @@ import msgspec
 
 from tests.bench import board, report, servers
 from tests.bench.builds import installed, quickest
-from tests.bench.environments import Environment, Unavailable, find_uv
+from tests.bench.environments import Unavailable, draw, find_uv
 from tests.bench.launch import Server
 from tests.bench.measure import FULL, QUICK, measure
 from tests.bench.servers import REPOSITORY
 
 ARTIFACTS = REPOSITORY / "tests" / ".artifacts"
-PLOT_SECONDS = 120.0
-MATPLOTLIB = Environment(name="plot", packages=("matplotlib==3.11.2",), before="2026-11-20")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -128,13 +125,10 @@ def _servers(
 
 
 def _plot(out: Path) -> None:
-    script = Path(__file__).with_name("plot.py")
     try:
-        python = MATPLOTLIB.program("python", install=True)
+        draw(Path(__file__).with_name("plot.py"), out / "bench.json", out / "bench.png")
     except Unavailable as exc:
         raise click.ClickException(f"no plot: {exc}") from exc
-    command = [python, str(script), str(out / "bench.json"), str(out / "bench.png")]
-    subprocess.run(command, check=True, timeout=PLOT_SECONDS)
 
 
 if __name__ == "__main__":

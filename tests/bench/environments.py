@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 INSTALL_SECONDS = 600.0
+PLOT_SECONDS = 120.0
 
 
 def find_uv() -> str | None:
@@ -68,3 +69,12 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             raise Unavailable(f"cannot be installed: {lines[-1]}") from exc
         except subprocess.TimeoutExpired as exc:
             raise Unavailable(f"not installed within {INSTALL_SECONDS:g} s") from exc
+
+
+MATPLOTLIB = Environment(name="plot", packages=("matplotlib==3.11.2",), before="2026-11-20")
+
+
+def draw(script: Path, source: Path, picture: Path) -> None:
+    """Run a script that draws a picture of a JSON file, with matplotlib. Raises Unavailable without it."""
+    python = MATPLOTLIB.program("python", install=True)
+    subprocess.run([python, str(script), str(source), str(picture)], check=True, timeout=PLOT_SECONDS)

@@ -70,21 +70,21 @@ def run(layout: Layout, *, is_long: bool) -> Iterator[Outcome]:
     with running_site(layout) as site:
         standing = site.standing()
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            yield from pool.map(lambda case: _run(site, case), cases)
+            yield from pool.map(lambda case: ask(site, case), cases)
         error = error_of(lambda: standing.check(explained=EXPLAINED, megabytes=200))
         yield Outcome(row="afterwards nothing is left", column=layout.name, error=error)
 
 
-def _run(site: Site, case: Case) -> Outcome:
+def ask(site: Site, case: Case) -> Outcome:
     question = site.question(case.fault, case.format)
     leaves = case.behaviour in visits.LEAVING and case.format in ("text", "json")
 
-    def ask() -> None:
+    def check() -> None:
         got = case.behaviour(question)
         may_cancel = leaves or case.behaviour is visits.stops
         check_question(got, site.paid(question), may_cancel=may_cancel)
 
-    error = error_of(ask)
+    error = error_of(check)
     return Outcome(
         row=case.fault.name, column=case.layout.name, error=f"{case.rest}: {error}" if error else ""
     )

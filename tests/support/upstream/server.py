@@ -72,6 +72,13 @@ class ScriptedUpstream:
         """How many of the calls with this last message began a generation."""
         return sum(call.paid and call.question == question for call in self.calls)
 
+    def forget(self) -> None:
+        """Forget all calls and questions, for a run of hours."""
+        with self._ledger.changed:
+            self._ledger.calls.clear()
+            self._ledger.targets.clear()
+            self._ledger.scripts_by_question.clear()
+
     @property
     def calls(self) -> list[Call]:
         """Requests for completions that arrived whole, oldest first."""
