@@ -48,6 +48,7 @@ def soak(layout: Layout, seconds: float, seed: int) -> Iterator[Sample]:
                 breakage = chance.choice(breaking)
                 error = cases.error_of(lambda one=breakage: breakages.break_under_load(site, one))
                 errors += [f"{breakage.name}: {error}"] if error else []
+                site.standing()  # once it takes questions again: after Redis lost its data that is 3 s
             site.upstream.forget()
             yield _sample(standing, started, questions, errors)
         time.sleep(min(TTL_SECONDS, seconds))
