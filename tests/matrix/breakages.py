@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -40,6 +40,7 @@ class Breakage(msgspec.Struct, frozen=True, kw_only=True):
     apply: Callable[[Site], object]
     same_processes: bool = True
     is_long: bool = False
+    moves_clock: bool = False
 
 
 @contextmanager
@@ -89,7 +90,8 @@ def _signal(sig: signal.Signals, seconds: float = 0) -> Callable[[Site], None]:
             os.kill(worker, sig)
             if sig is signal.SIGSTOP:
                 time.sleep(seconds)
-                os.kill(worker, signal.SIGCONT)
+                with suppress(ProcessLookupError):  # its supervisor has replaced it
+                    os.kill(worker, signal.SIGCONT)
                 return
             until(lambda: worker not in workers_of(site.service), 30)
             until(lambda: len(client.client_list()) >= connected - 1)  # the one for limits comes with use
@@ -137,7 +139,7 @@ def _moved(offset: str) -> Callable[[Site], None]:
 MEMORY, ONE, TWO = Layout(), Layout(redis=True), Layout(redis=True, workers=2)
 BREAKAGES = (
     *(
-        Breakage(name=f"the clock {offset}", layout=layout, apply=_moved(offset))
+        Breakage(name=f"the clock {offset}", layout=layout, apply=_moved(offset), moves_clock=True)
         for layout in (MEMORY, ONE)
         for offset in ("+1d", "-2h")
     ),
@@ -149,7 +151,13 @@ BREAKAGES = (
     Breakage(name="kill -9", layout=TWO, apply=_signal(signal.SIGKILL), same_processes=False),
     Breakage(name="SIGTERM", layout=TWO, apply=_signal(signal.SIGTERM), same_processes=False),
     Breakage(name="SIGSTOP for 2 s", layout=TWO, apply=_signal(signal.SIGSTOP, 2)),
-    Breakage(name="SIGSTOP for 20 s", layout=TWO, apply=_signal(signal.SIGSTOP, 20), is_long=True),
+    Breakage(
+        name="SIGSTOP for 20 s",
+        layout=TWO,
+        apply=_signal(signal.SIGSTOP, 20),
+        same_processes=False,
+        is_long=True,
+    ),
     Breakage(name="out of descriptors", layout=ONE, apply=_take_descriptors),
 )
 

@@ -96,8 +96,8 @@ class Visit:
 
     def joined(self, earlier: Visit) -> Visit:
         """Return this as the rest of an earlier one."""
-        if self.status == 204:
-            return earlier
+        if self.status != 200:
+            return earlier if self.status == 204 else self
         self.body = earlier.body.rpartition(b"\n\n")[0] + b"\n\n" + self.body
         return self
 
