@@ -87,7 +87,7 @@ def serve(
     """
     environ = _environ({"CHAT_SSE_PORT": "0", "CHAT_SSE_LOG_FORMAT": "text", **(env or {})})
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
-        if any(name.startswith("PYTHON") for name in env or {}):
+        if any(name.startswith(("PYTHON", "LD_")) for name in env or {}):
             command = [sys.executable, "-W", "error", "-m", module, *arguments]
             process: Process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
         else:
