@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import redis
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
@@ -162,6 +163,21 @@ def test_a_refusal_is_told_to_an_asker_in_another_process_and_frees_the_key(
         assert there.last_event()["error"] == "authentication_error"
         assert here.whole() == there.whole()
     assert upstream.paid_calls == 0
+
+
+def test_a_refusal_is_an_http_error_also_where_redis_takes_longer_to_forget_the_question_than_the_accept_wait(
+    environment: Mapping[str, str], upstream: ScriptedUpstream, redis_server: RedisServer
+) -> None:
+    gate = threading.Event()
+    upstream.answer(Hold(gate), Refuse(400))
+    with serve({**environment, "CHAT_SSE_ACCEPT_WAIT": "0.9"}) as service, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask, service.url)
+        upstream.wait_for_calls(1)
+        with redis.Redis.from_url(redis_server.url, protocol=2) as client:
+            client.client_pause(1_500)
+        gate.set()
+        response = asking.result(20)
+    assert (response.status_code, response.json()["error"]) == (500, "invalid_request_error")
 
 
 def test_an_answer_that_is_read_in_another_process_alone_goes_on_until_that_reader_leaves_for_good(

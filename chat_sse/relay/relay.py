@@ -166,8 +166,7 @@ class Relay:
         Raises ChatError when the log cannot be read any further from here; InternalError when it has ended
         before the cursor: it was sealed for a producer that is gone, and had shown more than it could tell.
         """
-        has_ended = False
-        own = self._readers_of(stream)
+        own, has_ended = self._readers_of(stream), False
         with self._readers.reading(own, resumes=resumes, resumable=resumable), stream.reading():
             while entries := await stream.read(after, subscriber):
                 after = stream.length - 1
@@ -283,6 +282,7 @@ class Relay:
         answer.log.append([failure(error, answer.request_id)])
         if not at_the_gate:
             return
+        answer.gate_timer.cancel()  # nobody is to be let in before the refusal is told
         if answer.unpaid:
             await self._store.discard(answer.log)  # its key may be used again
         answer.open_gate(error)
