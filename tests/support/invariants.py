@@ -117,7 +117,7 @@ class Standing:
     def _is_busy(self) -> bool:
         before = self._cpu_seconds()
         time.sleep(0.3)
-        return self._cpu_seconds() - before > 0.1
+        return self._cpu_seconds() - before > 0.02
 
     def _cpu_seconds(self) -> float:
         return sum(map(cpu_seconds, family(self._service.process.pid)))
