@@ -4,11 +4,11 @@ import importlib.metadata
 import json
 from typing import Any
 
-import httpx2
 import pytest
 from ag_ui.core import Event, RunAgentInput, UserMessage
 from pydantic import TypeAdapter
 
+from tests.support import plain_http
 from tests.support.node import node, version
 from tests.support.service import RunningService
 from tests.support.streams import streaming
@@ -116,7 +116,7 @@ def request_of(run_id: str, **fields: Any) -> dict[str, Any]:
 
 def post(service: RunningService, run_id: str) -> list[tuple[str | None, Any]]:
     """Run, and give each event as the package's types have it, with its id if it has one."""
-    response = httpx2.post(f"{service.url}/ask?format=ag-ui", json=request_of(run_id), timeout=30)
+    response = plain_http.post(f"{service.url}/ask?format=ag-ui", json=request_of(run_id), timeout=30)
     assert response.status_code == 200, response.text
     return events_of(response.text)
 
@@ -160,7 +160,7 @@ def test_what_failed_and_what_was_stopped_is_a_run_error(
     assert post(service, "fails")[-1][1].code == "upstream_protocol_error"
     with streaming("POST", f"{service.url}/ask?format=ag-ui", json=request_of("stops")) as stream:
         stream.wait_for(b"first")
-        httpx2.delete(f"{service.url}/ask/{stream.id}")
+        plain_http.delete(f"{service.url}/ask/{stream.id}")
         last = events_of(stream.whole().decode())[-1][1]
     assert (last.type.value, last.code, last.message) == ("RUN_ERROR", "cancelled", "The answer was stopped.")
     client_table.enter(*PYTHON, FAULT, "RUN_ERROR, code upstream_protocol_error")
@@ -177,7 +177,7 @@ def test_a_client_that_can_resumes_after_any_id_for_one_paid_call(
     stream_id = places[0].partition(".")[0]
     url = f"{service.url}/ask/{stream_id}?format=ag-ui"
     for place in places[:-1]:
-        rest = events_of(httpx2.get(url, headers={"Last-Event-ID": place}, timeout=30).text)
+        rest = events_of(plain_http.get(url, headers={"Last-Event-ID": place}, timeout=30).text)
         expected = whole[[place for place, _ in whole].index(place) + 1 :]
         assert [event.type for _, event in rest] == [event.type for _, event in expected]
     assert upstream.paid_calls == 1
@@ -208,7 +208,7 @@ def test_what_is_asked_for_and_not_offered_is_a_clear_error(
     service: RunningService, upstream: ScriptedUpstream, fields: dict[str, Any], path: str
 ) -> None:
     body = {**request_of("refused"), **fields}
-    response = httpx2.post(f"{service.url}/ask?format=ag-ui", json=body, timeout=30)
+    response = plain_http.post(f"{service.url}/ask?format=ag-ui", json=body, timeout=30)
     assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
     assert response.json()["details"].endswith(f"- at `$.{path}`")
     assert upstream.calls == []
@@ -226,7 +226,7 @@ def test_pictures_and_options_reach_upstream(service: RunningService, upstream: 
         {"id": "2", "role": "user", "content": parts},
     ]
     body = {**request_of("picture"), "messages": messages, "forwardedProps": {"temperature": 0.5, "more": 1}}
-    assert httpx2.post(f"{service.url}/ask?format=ag-ui", json=body, timeout=30).status_code == 200
+    assert plain_http.post(f"{service.url}/ask?format=ag-ui", json=body, timeout=30).status_code == 200
     sent = upstream.calls[0].body
     urls = ["data:image/png;base64,iVBORw0KGgo=", "https://example.org/a.png"]
     pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]

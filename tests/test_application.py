@@ -18,6 +18,7 @@ from chat_sse.records import AnsweredQuestion
 from chat_sse.settings import Settings
 from chat_sse.upstreams.generator import Generate, GeneratorUpstream
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.readme import code_block
 from tests.support.redis_server import RedisServer
 from tests.support.service import (
@@ -59,8 +60,8 @@ def test_the_example_answers_knows_who_asks_refuses_and_keeps(shown: RunningServ
     assert [event["type"] for event in events(answer)] == ["start", "reasoning", *["delta"] * 3, "done"]
     assert text_of(events(answer)) == "Hello, you there."
     place = shown.url + answer.headers["content-location"]
-    assert httpx2.get(place, headers=ALICE).text == answer.text
-    assert httpx2.get(place, headers={"x-user": "bob"}).json()["error"] == "stream_not_found"
+    assert plain_http.get(place, headers=ALICE).text == answer.text
+    assert plain_http.get(place, headers={"x-user": "bob"}).json()["error"] == "stream_not_found"
     assert ask(chat).json()["error"] == "unauthenticated"
     refusal = ask(chat, headers={"x-user": "mallory"})
     assert (refusal.status_code, refusal.json()["error"]) == (403, "forbidden")
@@ -72,8 +73,10 @@ def test_the_example_answers_knows_who_asks_refuses_and_keeps(shown: RunningServ
 
 
 def test_a_link_to_an_answer_works_for_whoever_has_it(shown: RunningService) -> None:
-    accepted = httpx2.post(f"{shown.url}/chat/ask", json=HELLO, headers={**ALICE, "Prefer": "respond-async"})
-    assert text_of(events(httpx2.get(shown.url + accepted.headers["location"]))) == "Hello, you there."
+    accepted = plain_http.post(
+        f"{shown.url}/chat/ask", json=HELLO, headers={**ALICE, "Prefer": "respond-async"}
+    )
+    assert text_of(events(plain_http.get(shown.url + accepted.headers["location"]))) == "Hello, you there."
 
 
 class Kept:
@@ -96,7 +99,7 @@ class Kept:
 
 
 def client_of(chat: ChatService) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=chat), base_url="http://localhost")
+    return plain_http.AsyncClient(transport=httpx2.ASGITransport(app=chat), base_url="http://localhost")
 
 
 async def answer_of(generate: Generate, *, body: object = HELLO) -> tuple[httpx2.Response, AnsweredQuestion]:

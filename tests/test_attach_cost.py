@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from chat_sse.errors import Overloaded, TooManyRequests
 from chat_sse.limits.bodies import CLIENT_SHARE, FREE_BYTES, SITE_SHARE, TOTAL_BYTES, BodyMemory
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, events, serve
 from tests.support.upstream import ScriptedUpstream
@@ -91,14 +91,14 @@ def test_by_url_a_known_id_attaches_and_another_question_counts(
     guarded: RunningService, upstream: ScriptedUpstream
 ) -> None:
     me = {"X-Forwarded-For": "203.0.113.3"}
-    first = httpx2.get(f"{guarded.url}/ask?q=Hi&id=url", headers=me)
+    first = plain_http.get(f"{guarded.url}/ask?q=Hi&id=url", headers=me)
     assert events(first)[-1]["type"] == "done"
     statuses = [
-        httpx2.get(f"{guarded.url}/ask?q=Other{number}&id=url", headers=me).status_code
+        plain_http.get(f"{guarded.url}/ask?q=Other{number}&id=url", headers=me).status_code
         for number in range(22)
     ]
     assert statuses == [422] * 19 + [429] * 3
-    assert httpx2.get(f"{guarded.url}/ask?q=Hi&id=url", headers=me).content == first.content
+    assert plain_http.get(f"{guarded.url}/ask?q=Hi&id=url", headers=me).content == first.content
     assert upstream.paid_calls == 1
 
 

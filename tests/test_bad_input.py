@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask
 from tests.support.upstream import ScriptedUpstream
 
@@ -60,7 +61,7 @@ def test_what_does_not_fit_is_400_with_the_path_of_the_field(
 def test_what_is_no_json_or_no_utf8_is_400(
     service: RunningService, upstream: ScriptedUpstream, content: bytes
 ) -> None:
-    response = httpx2.post(
+    response = plain_http.post(
         f"{service.url}/ask", content=content, headers={"Content-Type": "application/json"}
     )
     check(response, 400, "invalid_request")
@@ -73,7 +74,7 @@ def test_what_is_no_json_or_no_utf8_is_400(
 def test_another_media_type_is_415(service: RunningService, upstream: ScriptedUpstream, kind: str) -> None:
     content = json.dumps(HELLO).encode()
     check(
-        httpx2.post(f"{service.url}/ask", content=content, headers={"Content-Type": kind}),
+        plain_http.post(f"{service.url}/ask", content=content, headers={"Content-Type": kind}),
         415,
         "unsupported_media_type",
     )
@@ -84,7 +85,7 @@ def test_a_media_type_with_a_charset_is_json_all_the_same(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     headers = {"Content-Type": "Application/JSON; charset=utf-8"}
-    response = httpx2.post(f"{service.url}/ask", content=json.dumps(HELLO).encode(), headers=headers)
+    response = plain_http.post(f"{service.url}/ask", content=json.dumps(HELLO).encode(), headers=headers)
     assert response.status_code == 200
 
 
@@ -94,7 +95,7 @@ def test_a_body_too_large_is_413_also_when_its_length_is_not_told(
     check(ask(service.url, said(content="x" * 1_100_000)), 413, "payload_too_large")
     parts = (b"x" * 65_536 for _ in range(20))
     headers = {"Content-Type": "application/json"}
-    check(httpx2.post(f"{service.url}/ask", content=parts, headers=headers), 413, "payload_too_large")
+    check(plain_http.post(f"{service.url}/ask", content=parts, headers=headers), 413, "payload_too_large")
     assert upstream.calls == []
 
 
@@ -128,7 +129,7 @@ def test_an_oversize_length_is_refused_before_the_body_is_sent(service: RunningS
 def test_wrong_paths_and_methods_are_told_in_the_same_body(
     service: RunningService, upstream: ScriptedUpstream, method: str, path: str, status: int, code: str
 ) -> None:
-    check(httpx2.request(method, service.url + path), status, code)
+    check(plain_http.request(method, service.url + path), status, code)
     assert upstream.calls == []
 
 
@@ -138,7 +139,7 @@ def test_an_accept_that_nothing_fits_is_406(service: RunningService, upstream: S
 
 
 def test_a_sane_request_id_is_kept_and_any_other_replaced(service: RunningService) -> None:
-    kept = httpx2.get(f"{service.url}/healthz", headers={"X-Request-Id": "abc-1.2"})
+    kept = plain_http.get(f"{service.url}/healthz", headers={"X-Request-Id": "abc-1.2"})
     assert kept.headers["x-request-id"] == "abc-1.2"
-    replaced = httpx2.get(f"{service.url}/healthz", headers={"X-Request-Id": "a b"})
+    replaced = plain_http.get(f"{service.url}/healthz", headers={"X-Request-Id": "a b"})
     assert replaced.headers["x-request-id"] != "a b"

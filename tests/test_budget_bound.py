@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from chat_sse.limits.budget import TOKENS_PER_PART, prompt_bound
 from chat_sse.messages import Message, Question, TextPart
 from chat_sse.upstreams.local import LocalModel, start_local_model
+from tests.support import plain_http
 
 # Each is larger in another normal form, or takes many tokens for its size.
 STRANGE = (
@@ -41,7 +42,9 @@ def model() -> Iterator[LocalModel]:
 @pytest.fixture(scope="module")
 def tokenizer(model: LocalModel) -> Iterator[httpx2.Client]:
     headers = {"Authorization": f"Bearer {model.api_key}", **model.request_headers}
-    with httpx2.Client(base_url=model.base_url.removesuffix("/v1"), headers=headers, timeout=20) as client:
+    with plain_http.Client(
+        base_url=model.base_url.removesuffix("/v1"), headers=headers, timeout=20
+    ) as client:
         yield client
 
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import RunningService, parse_sse, serve
 from tests.support.upstream import (
     Accept,
@@ -71,7 +72,7 @@ def service(request: pytest.FixtureRequest, upstream_port: int) -> Iterator[Runn
 def post(service: RunningService, body: Any = QUESTION, **headers: str) -> httpx2.Response:
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
     sent = {"Content-Type": "application/json", **BEARER, **headers}
-    return httpx2.post(f"{service.url}/ask", content=content, headers=sent, timeout=30)
+    return plain_http.post(f"{service.url}/ask", content=content, headers=sent, timeout=30)
 
 
 def check_silent(response: httpx2.Response) -> None:
@@ -196,16 +197,16 @@ def test_a_key_with_another_question_repeats_neither(
 
 def test_what_stands_in_a_url_is_not_logged(service: RunningService, upstream: ScriptedUpstream) -> None:
     for query in ({"q": PROMPT}, {"messages": PROMPT}, {"q": PROMPT, "id": PROMPT}, {PROMPT: PROMPT}):
-        check_silent(httpx2.get(f"{service.url}/ask", params=query, headers=BEARER, timeout=30))
-        check_silent(httpx2.get(f"{service.url}/ask", params=query, timeout=30))
+        check_silent(plain_http.get(f"{service.url}/ask", params=query, headers=BEARER, timeout=30))
+        check_silent(plain_http.get(f"{service.url}/ask", params=query, timeout=30))
 
 
 def test_the_token_of_a_link_is_not_logged(service: RunningService, upstream: ScriptedUpstream) -> None:
     accepted = post(service, Prefer="respond-async")
     link = accepted.headers["location"]
-    check_silent(httpx2.get(service.url + link, timeout=30))
+    check_silent(plain_http.get(service.url + link, timeout=30))
     for broken in (link[:-1], f"{link}x"):
-        assert httpx2.get(service.url + broken, timeout=30).status_code == 401
+        assert plain_http.get(service.url + broken, timeout=30).status_code == 401
     assert link.partition("token=")[2].rpartition(".")[0] not in service.log()
 
 
@@ -246,11 +247,13 @@ def test_an_answer_that_is_stopped_and_one_that_a_shutdown_ends_are_told_of_with
 ) -> None:
     upstream.answer(SPOKEN, Silence())
     link = post(service, Prefer="respond-async").headers["location"]
-    check_silent(httpx2.delete(service.url + link, timeout=30))
-    check_silent(httpx2.get(service.url + link, timeout=30))
+    check_silent(plain_http.delete(service.url + link, timeout=30))
+    check_silent(plain_http.get(service.url + link, timeout=30))
     gate = threading.Event()
     upstream.answer(SPOKEN, Hold(gate), Finish())
-    with httpx2.stream("POST", f"{service.url}/ask", json=QUESTION, headers=BEARER, timeout=30) as response:
+    with plain_http.stream(
+        "POST", f"{service.url}/ask", json=QUESTION, headers=BEARER, timeout=30
+    ) as response:
         upstream.wait_for_calls(2)
         service.process.send_signal(signal.SIGTERM)
         body = b"".join(response.iter_raw())

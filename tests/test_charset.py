@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
 import requests
 from hypothesis import given
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from chat_sse.events import as_ascii
 from chat_sse.formats import formats_at
+from tests.support import plain_http
 from tests.support.readme import README
 from tests.support.service import HELLO, RunningService
 from tests.support.tables import Matrix
@@ -76,7 +76,7 @@ def test_an_event_streams_json_is_ascii(
     service: RunningService, upstream: ScriptedUpstream, fmt: str, end: Any
 ) -> None:
     upstream.answer(Reason("\u00fcber"), *map(Say, PIECES), end)
-    response = httpx2.post(f"{service.url}/ask?format={fmt}", json=HELLO, timeout=30)
+    response = plain_http.post(f"{service.url}/ask?format={fmt}", json=HELLO, timeout=30)
     assert response.status_code == 200
     assert response.content.isascii()
 
@@ -84,7 +84,7 @@ def test_an_event_streams_json_is_ascii(
 @pytest.mark.parametrize("fmt", [kind.name for kind in formats_at()])
 def test_head_says_what_get_says(service: RunningService, upstream: ScriptedUpstream, fmt: str) -> None:
     url = f"{service.url}/ask?q=Hi&format={fmt}"
-    head, got = httpx2.head(url), httpx2.get(url, timeout=30)
+    head, got = plain_http.head(url), plain_http.get(url, timeout=30)
     told = ("content-type", "cache-control", "x-accel-buffering", "vary", "x-vercel-ai-ui-message-stream")
     assert [head.headers.get(name) for name in told] == [got.headers.get(name) for name in told]
     assert upstream.paid_calls == 1

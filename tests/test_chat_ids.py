@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-import httpx2
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, parse_sse, serve
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
 
@@ -27,12 +27,14 @@ def test_a_stranger_cannot_replace_what_a_chat_resumes(
     url, chat = behind_a_proxy.url, {**HELLO, "id": "a-chat-id-0001"}
     asynchronous = {"Prefer": "respond-async"}
     upstream.answer(Say("mine"), Silence())
-    mine = httpx2.post(f"{url}/ask", json=chat, headers={**visitor(1), **asynchronous}, timeout=20)
+    mine = plain_http.post(f"{url}/ask", json=chat, headers={**visitor(1), **asynchronous}, timeout=20)
     upstream.answer(Say("forged"), Finish())
-    httpx2.post(f"{url}/ask", json=chat, headers=visitor(2), timeout=20)
-    with httpx2.stream("GET", f"{url}/ask/a-chat-id-0001/stream?format=sse", headers=visitor(1)) as resumed:
+    plain_http.post(f"{url}/ask", json=chat, headers=visitor(2), timeout=20)
+    with plain_http.stream(
+        "GET", f"{url}/ask/a-chat-id-0001/stream?format=sse", headers=visitor(1)
+    ) as resumed:
         assert resumed.headers["Content-Location"] == mine.headers["Content-Location"]
-    assert httpx2.get(f"{url}/ask/a-chat-id-0001/stream", headers=visitor(3)).status_code == 204
-    stopped = httpx2.delete(url + mine.headers["Content-Location"], headers=visitor(1))
+    assert plain_http.get(f"{url}/ask/a-chat-id-0001/stream", headers=visitor(3)).status_code == 204
+    stopped = plain_http.delete(url + mine.headers["Content-Location"], headers=visitor(1))
     assert stopped.status_code == 204
-    assert parse_sse(httpx2.get(url + mine.headers["Content-Location"]).content)[-1][1]["type"] == "done"
+    assert parse_sse(plain_http.get(url + mine.headers["Content-Location"]).content)[-1][1]["type"] == "done"

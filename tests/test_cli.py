@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import msgspec
 
 from chat_sse import __version__
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import ask, events, serve, text_of
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
@@ -95,6 +95,6 @@ def test_a_listed_model_may_be_asked_for(upstream: ScriptedUpstream) -> None:
 def test_it_runs_on_uvloop_and_httptools(upstream: ScriptedUpstream) -> None:
     with serve({**QUICK, "OPENAI_BASE_URL": upstream.base_url}) as service:
         maps = Path(f"/proc/{service.process.pid}/maps").read_text()
-        assert httpx2.get(f"{service.url}/healthz").status_code == 200
+        assert plain_http.get(f"{service.url}/healthz").status_code == 200
     assert "uvloop" in maps
     assert "httptools" in maps

@@ -13,6 +13,7 @@ import pytest
 from chat_sse.relay.readers import Readers
 from chat_sse.stores.base import Log, LogSpec
 from chat_sse.stores.memory import MemoryStore
+from tests.support import plain_http
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, serve
 from tests.support.upstream import Eof, Finish, Refuse, Reset, Say, ScriptedUpstream, Silence
@@ -82,7 +83,7 @@ def test_no_answer_is_left_to_the_garbage_collector(
         if store == "redis":
             env["CHAT_SSE_REDIS_URL"] = stack.enter_context(RedisServer()).url
         service = stack.enter_context(serve(env, module="tests.support.uncollected"))
-        client = stack.enter_context(httpx2.Client(timeout=20))
+        client = stack.enter_context(plain_http.Client(timeout=20))
         pool = stack.enter_context(ThreadPoolExecutor(4))  # most ways wait for a deadline
         list(pool.map(lambda _: way(client, f"{service.url}/ask"), range(questions)))
         assert service.terminate() == 0

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.conformance.promises import PROMISES, Server, findings
+from tests.support import plain_http
 from tests.support.service import RunningService
 from tests.support.upstream import ScriptedUpstream
 from tests.support.web import Handler, web_server
@@ -32,7 +33,7 @@ def naive(upstream: ScriptedUpstream) -> Iterator[Server]:
             body = msgspec.json.decode(self.rfile.read(int(self.headers["content-length"])))
             text = ""
             try:
-                with httpx2.stream(
+                with plain_http.stream(
                     "POST",
                     f"{upstream.base_url}/chat/completions",
                     json={"model": "m", "stream": True, **body},

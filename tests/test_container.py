@@ -21,6 +21,7 @@ import httpx2
 import msgspec
 import pytest
 
+from tests.support import plain_http
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, until
@@ -102,7 +103,7 @@ exec chroot {image} setpriv --no-new-privs {" ".join(AS_THE_IMAGE_SAYS)} --bound
 
 def _is_healthy(port: str) -> bool:
     try:
-        return httpx2.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        return plain_http.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
     except httpx2.TransportError:
         return False
 
@@ -143,7 +144,7 @@ def test_it_runs_as_nobody_on_a_read_only_root_and_ends_as_process_1_when_its_an
             assert inside(image, pid, *check, CHAT_SSE_PORT=port).returncode == 0
             asked = pool.submit(httpx2.post, f"http://127.0.0.1:{port}/ask", json=HELLO, timeout=60)
             upstream.wait_for_calls(1)
-            page = httpx2.get(f"http://127.0.0.1:{metrics}/metrics").text
+            page = plain_http.get(f"http://127.0.0.1:{metrics}/metrics").text
             assert "chat_sse_running_answers" in page
             os.kill(pid, signal.SIGTERM)
             until(lambda: "relay.draining" in (tmp_path / "log").read_text())

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Literal
 
-import httpx2
 import pytest
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.browser import FLAGS
 from tests.support.service import HELLO, RunningService, ask, serve, until
 from tests.support.tokens import SECRET, token
@@ -177,7 +177,7 @@ def test_event_source_comes_back_with_the_cookie_after_a_cut(
     upstream.wait_for_calls(1)
     # The same person elsewhere reads it as well, and stops nothing by leaving.
     answer = {"Cookie": f"session={token('ada', key=None, aud=None)}"}
-    with httpx2.stream("GET", f"{service.url}/ask?q=Hi&id=3", headers=answer, timeout=20) as other:
+    with plain_http.stream("GET", f"{service.url}/ask?q=Hi&id=3", headers=answer, timeout=20) as other:
         assert other.status_code == 200
         gate.set()
         assert b'"lo"' in other.read()

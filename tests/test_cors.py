@@ -2,7 +2,6 @@
 
 from typing import cast
 
-import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -10,6 +9,7 @@ from chat_sse.app import create_app
 from chat_sse.messages import Question
 from chat_sse.settings import Settings
 from chat_sse.upstreams.base import Listener, Upstream
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask
 from tests.support.upstream import ScriptedUpstream
 
@@ -34,7 +34,7 @@ def test_a_preflight_allows_our_methods_and_headers(service: RunningService) -> 
     ]
     wanted += ["openai-organization", "openai-project"]
     wanted += ["traceparent", "tracestate", "baggage", "sentry-trace"]  # of tracing
-    response = httpx2.options(
+    response = plain_http.options(
         f"{service.url}/ask",
         headers={
             "Origin": PAGE,
@@ -73,7 +73,7 @@ def test_a_refused_preflight_says_in_its_body_and_in_the_log_what_it_was(
 ) -> None:
     more, (status, code, details) = REFUSED[headers]
     wanted = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "X-Request-Id": f"r-{code}", **more}
-    response = httpx2.options(f"{service.url}/ask", headers=wanted)
+    response = plain_http.options(f"{service.url}/ask", headers=wanted)
     body = response.json()
     assert (response.status_code, body["error"], body["details"]) == (status, code, details)
     assert body["request_id"] == response.headers["x-request-id"] == f"r-{code}"
@@ -87,7 +87,7 @@ def test_a_refused_preflight_says_in_its_body_and_in_the_log_what_it_was(
 def test_what_a_refusal_repeats_is_bounded_and_forges_no_line_of_the_log(service: RunningService) -> None:
     hostile = "https://" + "x" * 3000
     wanted = {"Origin": hostile, "Access-Control-Request-Method": "POST"}
-    response = httpx2.options(f"{service.url}/ask", headers=wanted)
+    response = plain_http.options(f"{service.url}/ask", headers=wanted)
     assert response.status_code == 403
     assert len(response.content) < 1000
     assert "x" * 300 not in service.log()
@@ -102,7 +102,7 @@ def test_errors_have_the_headers_too(
 
 
 def test_another_origin_is_told_nothing(service: RunningService) -> None:
-    response = httpx2.get(f"{service.url}/healthz", headers={"Origin": "https://evil.example"})
+    response = plain_http.get(f"{service.url}/healthz", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in response.headers
 
 

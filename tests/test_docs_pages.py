@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 from playwright.sync_api import Page, expect
 
 from chat_sse.api.openapi.operations import OPERATIONS
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.browser import chromium
 from tests.support.service import RunningService, serve
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
@@ -148,7 +148,7 @@ def test_redoc_shows_every_operation_and_the_stream(service: RunningService) -> 
 def test_each_file_is_utf_8_under_the_strict_policy_and_cached_by_its_tag(
     service: RunningService, path: str, media_type: str
 ) -> None:
-    first = httpx2.get(service.url + path)
+    first = plain_http.get(service.url + path)
     assert first.status_code == 200
     assert first.headers["content-type"] == f"{media_type}; charset=utf-8"
     policy = first.headers["content-security-policy"]
@@ -157,10 +157,10 @@ def test_each_file_is_utf_8_under_the_strict_policy_and_cached_by_its_tag(
     assert "unsafe" not in policy.replace("style-src-attr 'unsafe-inline'" if path == "/redoc" else "-", "")
     assert first.headers["x-content-type-options"] == "nosniff"
     assert first.headers["referrer-policy"] == "no-referrer"
-    again = httpx2.get(service.url + path, headers={"If-None-Match": first.headers["etag"]})
+    again = plain_http.get(service.url + path, headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
 def test_a_missing_asset_is_a_404_with_the_error_body(service: RunningService) -> None:
-    response = httpx2.get(f"{service.url}/docs/assets/swagger-ui-bundle.js.map")
+    response = plain_http.get(f"{service.url}/docs/assets/swagger-ui-bundle.js.map")
     assert (response.status_code, response.json()["error"]) == (404, "not_found")

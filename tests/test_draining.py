@@ -4,10 +4,10 @@ import signal
 import socket
 import threading
 
-import httpx2
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import RedisServer
 from tests.support.service import ask, serve, until
 from tests.support.streams import Reader, asking, check_all
@@ -26,17 +26,17 @@ def test_readiness_fails_first_and_questions_are_taken_until_the_delay_is_over(
     env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_SHUTDOWN_DELAY": "1.5"}
     with serve({**env, "CHAT_SSE_SHUTDOWN_GRACE": "10"}) as service, asking(service) as stream:
         stream.wait_for(b"first")
-        assert httpx2.get(f"{service.url}/readyz").status_code == 200
+        assert plain_http.get(f"{service.url}/readyz").status_code == 200
         service.process.send_signal(signal.SIGTERM)
         service.wait_for_log("relay.leaving running=1 seconds=1.5")
-        ready = httpx2.get(f"{service.url}/readyz")
+        ready = plain_http.get(f"{service.url}/readyz")
         assert (ready.status_code, ready.json()["error"]) == (503, "server_draining")
-        assert httpx2.get(f"{service.url}/healthz").status_code == 200
+        assert plain_http.get(f"{service.url}/healthz").status_code == 200
         assert ask(service.url).status_code == 200
         service.wait_for_log("relay.draining")
         refused = ask(service.url)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-        assert httpx2.get(f"{service.url}/healthz").status_code == 200
+        assert plain_http.get(f"{service.url}/healthz").status_code == 200
         gate.set()
         assert stream.last_event()["finish_reason"] == "stop"
         assert service.process.wait(10) == 0
@@ -47,7 +47,7 @@ def test_an_idle_process_waits_for_its_load_balancer_too_unless_it_is_told_twice
     with serve({**QUICK, "CHAT_SSE_SHUTDOWN_DELAY": "60"}, "--workers", workers) as service:
         service.process.send_signal(signal.SIGTERM)
         service.wait_for_log("relay.leaving")
-        assert httpx2.get(f"{service.url}/healthz").status_code == 200
+        assert plain_http.get(f"{service.url}/healthz").status_code == 200
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(15) == 0
 
@@ -57,12 +57,12 @@ def test_readiness_tells_of_redis_and_health_does_not(upstream: ScriptedUpstream
         RedisServer() as redis,
         serve({**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_REDIS_URL": redis.url}) as service,
     ):
-        assert httpx2.get(f"{service.url}/readyz").status_code == 200
+        assert plain_http.get(f"{service.url}/readyz").status_code == 200
         redis.kill()
-        until(lambda: httpx2.get(f"{service.url}/readyz", timeout=30).status_code == 503)
-        refused = httpx2.get(f"{service.url}/readyz")
+        until(lambda: plain_http.get(f"{service.url}/readyz", timeout=30).status_code == 503)
+        refused = plain_http.get(f"{service.url}/readyz")
         assert refused.json()["error"] == "log_unavailable"
-        assert httpx2.get(f"{service.url}/healthz").status_code == 200
+        assert plain_http.get(f"{service.url}/healthz").status_code == 200
     assert upstream.calls == []
 
 
@@ -73,7 +73,7 @@ def test_readiness_tells_of_a_redis_that_says_nothing(upstream: ScriptedUpstream
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_REDIS_URL": url}
         with serve(env) as service:
-            refused = httpx2.get(f"{service.url}/readyz", timeout=30)
+            refused = plain_http.get(f"{service.url}/readyz", timeout=30)
             assert (refused.status_code, refused.json()["error"]) == (503, "log_unavailable")
 
 

@@ -15,6 +15,7 @@ from chat_sse.errors import Draining
 from chat_sse.events import Delta, Done, Event, Start, Subscriber
 from chat_sse.formats.base import Delivery, Reading
 from chat_sse.formats.sse import HEARTBEAT, EventStream, SseEncoder
+from tests.support import plain_http
 from tests.support.service import parse_sse
 
 WAIT_SECONDS = 5
@@ -84,7 +85,7 @@ def test_what_is_set_on_it_is_sent_and_its_background_task_runs() -> None:
         response.set_cookie("c", "v")
         response.background = BackgroundTask(ran.append, "ran")
         transport = httpx2.ASGITransport(app=response)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with plain_http.AsyncClient(transport=transport, base_url="http://test") as client:
             got = await client.get("/")
             assert (got.status_code, got.headers["x-other"], got.cookies["c"]) == (203, "2", "v")
             assert len(parse_sse(got.content)) == 3

@@ -16,6 +16,7 @@ import pytest
 
 from chat_sse.formats import formats_at
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, serve
 from tests.support.upstream import (
     Accept,
@@ -111,9 +112,9 @@ def test_head_is_answered_without_waiting_for_the_answer(
     upstream.answer(Say("Hi"), Silence())
     with connected(patient, "sse") as response:
         location = response.headers["Content-Location"]
-        head = httpx2.head(patient.url + location, params={"format": fmt}, timeout=10)
+        head = plain_http.head(patient.url + location, params={"format": fmt}, timeout=10)
     assert (head.status_code, head.content) == (200, b"")
-    httpx2.delete(patient.url + location)
+    plain_http.delete(patient.url + location)
 
 
 def test_accept_chooses_and_the_url_wins_over_it(service: RunningService, upstream: ScriptedUpstream) -> None:
@@ -121,7 +122,7 @@ def test_accept_chooses_and_the_url_wins_over_it(service: RunningService, upstre
     assert ask(service.url, headers={"Accept": "text/plain"}).text == "Hi"
     both = ask(service.url, headers={"Accept": "text/plain"}, params={"format": "json"})
     assert both.json()["content"] == "Hi"
-    assert httpx2.get(f"{service.url}/ask", params={"q": "Hello!", "format": "text"}).text == "Hi"
+    assert plain_http.get(f"{service.url}/ask", params={"q": "Hello!", "format": "text"}).text == "Hi"
 
 
 def test_a_format_that_nobody_speaks_is_406_with_the_list_and_costs_nothing(
@@ -190,8 +191,8 @@ def test_a_stopped_answer_is_a_json_body_that_says_so(
         location = response.headers["Content-Location"]
         while b"Hello" not in response.readline():
             pass
-        httpx2.delete(patient.url + location)
-    body = httpx2.get(patient.url + location, params={"format": "json"}).json()
+        plain_http.delete(patient.url + location)
+    body = plain_http.get(patient.url + location, params={"format": "json"}).json()
     assert (body["content"], body["finish_reason"]) == ("Hello", "cancelled")
 
 
@@ -240,7 +241,7 @@ def test_a_stopped_text_breaks_as_well_for_it_is_not_whole(
     patient: RunningService, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(Say("Hello"), Silence())
-    broken_text(patient, lambda location: httpx2.delete(patient.url + location))
+    broken_text(patient, lambda location: plain_http.delete(patient.url + location))
     patient.wait_for_log("text.broken_off id=[0-9a-f]+ reason=cancelled")
 
 
@@ -303,7 +304,7 @@ def test_a_client_that_can_come_back_is_waited_for(
     [call] = upstream.calls
     assert not call.wait_gone(1)
     gate.set()
-    body = httpx2.get(patient.url + location, params={"format": "json"}, timeout=10).json()
+    body = plain_http.get(patient.url + location, params={"format": "json"}, timeout=10).json()
     assert (body["content"], body["finish_reason"]) == ("Hello", "stop")
 
 
@@ -314,11 +315,11 @@ def test_a_text_readers_leaving_ends_nothing_for_those_who_read_on_or_may_come_b
     upstream.answer(Say("Hello"), Hold(gate), Finish())
     with connected(patient, "sse") as first:
         location = first.headers["Content-Location"]
-        with httpx2.stream("GET", patient.url + location, params={"format": "text"}) as second:
+        with plain_http.stream("GET", patient.url + location, params={"format": "text"}) as second:
             assert next(second.iter_raw()) == b"Hello"
         [call] = upstream.calls
         assert not call.wait_gone(0.5)  # the first reads on
-        with httpx2.stream("GET", patient.url + location, params={"format": "text"}) as third:
+        with plain_http.stream("GET", patient.url + location, params={"format": "text"}) as third:
             assert next(third.iter_raw()) == b"Hello"
             first.close()
             assert not call.wait_gone(0.5)
@@ -348,7 +349,7 @@ def test_a_format_without_ids_is_read_from_its_start_whatever_was_seen(
     first = ask_as(service, fmt)
     location = first.headers["content-location"]
     last = f"{location.removeprefix('/ask/')}.3"
-    again = httpx2.get(service.url + location, params={"format": fmt}, headers={"Last-Event-ID": last})
+    again = plain_http.get(service.url + location, params={"format": fmt}, headers={"Last-Event-ID": last})
     assert again.content.replace(b": hb\n", b"") == first.content.replace(b": hb\n", b"")
     assert upstream.paid_calls == 1
 
@@ -368,14 +369,14 @@ def test_a_chats_id_finds_its_running_answer_and_204_after_it(
     url = f"{patient.url}/ask/a%2Fb%20c/stream"
     with connected(patient, "ai-sdk", chat("a/b c")) as response:
         response.readline()
-        with httpx2.stream("GET", url, timeout=10) as again:
+        with plain_http.stream("GET", url, timeout=10) as again:
             assert again.headers["x-vercel-ai-ui-message-stream"] == "v1"
             gate.set()
             body = again.read()
     assert body.startswith(b'data: {"type":"start","messageId":"')
     assert body.endswith(b"data: [DONE]\n\n")
-    assert httpx2.get(url).status_code == 204
-    assert httpx2.get(f"{patient.url}/ask/unknown/stream").status_code == 204
+    assert plain_http.get(url).status_code == 204
+    assert plain_http.get(f"{patient.url}/ask/unknown/stream").status_code == 204
     assert upstream.paid_calls == 1
 
 
@@ -399,7 +400,7 @@ def test_a_chats_id_finds_the_newest_of_its_answers(
     url = f"{patient.url}/ask/c2/stream?format=text"
     with connected(patient, "sse", chat("c2")) as response:
         response.readline()
-        with httpx2.stream("GET", url, timeout=10) as newest:
+        with plain_http.stream("GET", url, timeout=10) as newest:
             gate.set()
             assert newest.read() == b"new"
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.nginx import run_nginx
 from tests.support.ports import free_port
 from tests.support.readme import README, code_block
@@ -67,9 +67,9 @@ def test_people_whom_the_proxy_knows_ask_and_own_their_answers(
     answer = ask(url, headers=of("ada"))
     assert text_of(events(answer)) == "Hi"
     path = answer.headers["content-location"]
-    assert httpx2.get(url + path, headers=of("ada")).content == answer.content
-    assert httpx2.get(url + path, headers=of("bob")).status_code == 404
-    assert text_of(events(httpx2.get(f"{url}/ask?q=Hi", headers=of("bob")))) == "Hi"
+    assert plain_http.get(url + path, headers=of("ada")).content == answer.content
+    assert plain_http.get(url + path, headers=of("bob")).status_code == 404
+    assert text_of(events(plain_http.get(f"{url}/ask?q=Hi", headers=of("bob")))) == "Hi"
     service.wait_for_log("path=/ask status=200 client=proxy:bob")
     assert upstream.paid_calls == 2
 
@@ -87,21 +87,21 @@ def test_events_arrive_one_by_one_behind_it(
 
 def test_nobody_names_himself(behind: tuple[RunningService, str], upstream: ScriptedUpstream) -> None:
     _, url = behind
-    assert httpx2.get(f"{url}/me", headers={**of("ada"), **FORGED}).json()["name"] == "ada"
+    assert plain_http.get(f"{url}/me", headers={**of("ada"), **FORGED}).json()["name"] == "ada"
     for headers in (FORGED, {**FORGED, "X-Forwarded-For": "127.0.0.1"}):
         response = ask(url, headers=headers)
         assert (response.status_code, response.json()["accepts"]) == (401, ["proxy"])
-        assert httpx2.get(f"{url}/me", headers=headers).status_code == 401
+        assert plain_http.get(f"{url}/me", headers=headers).status_code == 401
     assert upstream.calls == []
 
 
 def test_a_stranger_gets_the_page_and_is_told_where_to_log_in(behind: tuple[RunningService, str]) -> None:
     _, url = behind
-    assert "<!doctype html>" in httpx2.get(f"{url}/").text.lower()
-    told = httpx2.get(f"{url}/me").json()
+    assert "<!doctype html>" in plain_http.get(f"{url}/").text.lower()
+    told = plain_http.get(f"{url}/me").json()
     assert (told["error"], told["login_url"]) == ("unauthenticated", "/oauth2/start?rd={url}")
-    assert httpx2.get(f"{url}/oauth2/start?rd=/").text == "log in here"
-    assert httpx2.get(f"{url}/oauth2/auth").status_code == 404  # for nginx alone
+    assert plain_http.get(f"{url}/oauth2/start?rd=/").text == "log in here"
+    assert plain_http.get(f"{url}/oauth2/auth").status_code == 404  # for nginx alone
 
 
 def test_a_foreign_page_asks_nothing_with_what_its_visitors_browser_sends(
@@ -111,8 +111,8 @@ def test_a_foreign_page_asks_nothing_with_what_its_visitors_browser_sends(
     for foreign in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
         headers = {**of("ada"), **foreign}
         assert ask(url, headers=headers).status_code == 403
-        assert httpx2.get(f"{url}/ask?q=Hi", headers=headers).status_code == 403
-        assert httpx2.get(f"{url}/me", headers=headers).status_code == 403
+        assert plain_http.get(f"{url}/ask?q=Hi", headers=headers).status_code == 403
+        assert plain_http.get(f"{url}/me", headers=headers).status_code == 403
     assert upstream.calls == []
 
 

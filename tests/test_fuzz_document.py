@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 import schemathesis
 from schemathesis.checks import CHECKS
@@ -20,6 +19,7 @@ from chat_sse.api.openapi.document import document
 from chat_sse.app import create_app
 from chat_sse.settings import Settings
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import RunningService, ask, events, serve, text_of
 from tests.support.upstream import ScriptedUpstream
 
@@ -127,7 +127,7 @@ def check(case: Case, service: RunningService, **options: Any) -> None:
 
 
 def test_the_document_that_is_tried_is_the_one_that_is_served(service: RunningService) -> None:
-    assert httpx2.get(f"{service.url}/openapi.json").json() == described(with_keys=False)
+    assert plain_http.get(f"{service.url}/openapi.json").json() == described(with_keys=False)
 
 
 @OPEN.parametrize()

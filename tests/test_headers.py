@@ -1,9 +1,9 @@
 """What every response tells browsers."""
 
-import httpx2
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, serve
 from tests.support.upstream import Finish, Refuse, Say, ScriptedUpstream
 
@@ -52,7 +52,7 @@ def test_every_response_has_the_headers_once_and_no_banner(
 ) -> None:
     upstream.answer(Say("Hi"), Finish())
     method, path = request_line.split()
-    response = httpx2.request(method, service.url + path, timeout=20, **options)  # type: ignore[arg-type]
+    response = plain_http.request(method, service.url + path, timeout=20, **options)  # type: ignore[arg-type]
     assert response.status_code == status
     found = response.headers
     names = [name.lower() for name, _ in found.multi_items()]

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 
 from chat_sse.access.hosts import TrustedHost
 from chat_sse.errors import Misdirected
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, serve
 from tests.support.upstream import ScriptedUpstream
 
@@ -40,7 +40,7 @@ def test_a_rebound_name_is_refused_everywhere(
 ) -> None:
     page = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
     for method, path in (("POST", "/ask"), ("GET", "/ask?q=Hi"), ("GET", "/"), ("GET", "/openapi.json")):
-        response = httpx2.request(method, container.url + path, json=HELLO, headers=page)
+        response = plain_http.request(method, container.url + path, json=HELLO, headers=page)
         assert response.status_code in (400, 421)
     assert upstream.calls == []
 
@@ -58,7 +58,7 @@ def test_health_checks_are_answered_under_any_name(
     container: RunningService, upstream: ScriptedUpstream, host: str
 ) -> None:
     for path in ("/healthz", "/readyz"):
-        assert httpx2.get(container.url + path, headers={"Host": host}).status_code == 200
+        assert plain_http.get(container.url + path, headers={"Host": host}).status_code == 200
 
 
 def test_the_start_says_which_names_are_answered_and_how_to_set_them(container: RunningService) -> None:
@@ -85,7 +85,7 @@ def test_with_names_set_those_alone_are_answered_and_health_checks_by_address(
     with serve({**QUICK, **names, "OPENAI_BASE_URL": upstream.base_url}) as service:
         url = service.url.replace("0.0.0.0", "127.0.0.1")
         statuses = [
-            httpx2.get(url + path, headers={"Host": host}).status_code
+            plain_http.get(url + path, headers={"Host": host}).status_code
             for path in ("/openapi.json", "/healthz")
             for host in ("chat.example:443", "192.0.2.7:8000", "evil.example")
         ]

@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 
+from tests.support import plain_http
 from tests.support.browser import chromium
 from tests.support.long_answer import PATIENT
 from tests.support.proxy import BadNetwork
@@ -236,7 +236,7 @@ def test_an_answer_that_was_cut_or_stopped_does_not_look_whole(
     with chat.page.expect_response("**/ask?*") as waiting:
         chat.ask()
     chat.wait_for_text("Hello")
-    httpx2.delete(chat.network.url + waiting.value.headers["content-location"])
+    plain_http.delete(chat.network.url + waiting.value.headers["content-location"])
     expect(chat.page.locator("p em")).to_have_text("Stopped.", timeout=WAIT_MS)
     chat.wait_for_end()
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-import httpx2
 import msgspec
 import pytest
 
 from chat_sse.settings import load_settings
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.ports import free_port
 from tests.support.readme import code_block
 from tests.support.service import RunningService, ask, events, serve, text_of
@@ -48,7 +48,7 @@ def service(upstream_port: int, provider: str) -> Iterator[RunningService]:
     shown = code_block("sh", "CHAT_SSE_JWT_KEY=https")
     env = dict(line.split("=", 1) for line in shown.splitlines())
     load_settings(env, env_file=None)
-    keys = httpx2.get(f"{provider}/.well-known/openid-configuration").json()["jwks_uri"]
+    keys = plain_http.get(f"{provider}/.well-known/openid-configuration").json()["jwks_uri"]
     env |= {"CHAT_SSE_JWT_KEY": keys, "CHAT_SSE_JWT_ISSUER": provider}
     with serve({**QUICK, **env, "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1"}) as running:
         yield running
@@ -67,7 +67,7 @@ def log_in(provider: str, who: str) -> dict[str, str]:
         "code_challenge": challenge,
         "code_challenge_method": "S256",
     }
-    with httpx2.Client(timeout=20) as browser:
+    with plain_http.Client(timeout=20) as browser:
         response = browser.get(f"{provider}/auth", params=wanted)
         for _ in range(12):
             if response.is_redirect:
@@ -93,13 +93,13 @@ def test_a_person_who_has_logged_in_asks_with_the_providers_access_token(
     tokens = log_in(provider, "ada")
     answer = ask(service.url, headers=bearer(tokens["access_token"]))
     assert text_of(events(answer)) == "Hi"
-    assert httpx2.get(f"{service.url}/me", headers=bearer(tokens["access_token"])).json()["name"] == "ada"
+    assert plain_http.get(f"{service.url}/me", headers=bearer(tokens["access_token"])).json()["name"] == "ada"
     path = answer.headers["content-location"]
     again = log_in(provider, "ada")["access_token"]
     assert again != tokens["access_token"]
-    assert httpx2.get(service.url + path, headers=bearer(again)).content == answer.content
+    assert plain_http.get(service.url + path, headers=bearer(again)).content == answer.content
     bob = log_in(provider, "bob")["access_token"]
-    assert httpx2.get(service.url + path, headers=bearer(bob)).status_code == 404
+    assert plain_http.get(service.url + path, headers=bearer(bob)).status_code == 404
     assert upstream.paid_calls == 1
 
 
@@ -120,5 +120,5 @@ def test_a_service_for_which_the_page_is_the_audience_takes_its_id_tokens(
     env |= {"CHAT_SSE_JWT_AUDIENCE": CLIENT, "OPENAI_BASE_URL": upstream.base_url}
     with serve({**QUICK, **env}) as service:
         text = log_in(provider, "ada")["id_token"]
-        told = httpx2.get(f"{service.url}/me", headers=bearer(text)).json()
+        told = plain_http.get(f"{service.url}/me", headers=bearer(text)).json()
     assert told["name"] == "ada of the provider"

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import jwt
 import pytest
 import trustme
@@ -21,6 +20,7 @@ import trustme
 from chat_sse.access.jwks import FRESH_SECONDS, MAX_SET_BYTES, RENEW_SECONDS, JwksKeys
 from chat_sse.access.jwt import KeysUnavailable
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import RunningService, ask, serve, until
 from tests.support.tokens import (
     AUDIENCE,
@@ -53,7 +53,7 @@ def serving(upstream: ScriptedUpstream, url: str, **env: str) -> Iterator[Runnin
 
 
 def status(service: RunningService, text: str) -> int:
-    return httpx2.get(f"{service.url}/me", headers=bearer(text), timeout=20).status_code
+    return plain_http.get(f"{service.url}/me", headers=bearer(text), timeout=20).status_code
 
 
 def test_keys_come_over_tls_once_for_all_that_ask(upstream: ScriptedUpstream, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_keys_come_over_tls_once_for_all_that_ask(upstream: ScriptedUpstream, tm
 def test_pages_and_health_checks_need_no_keys(upstream: ScriptedUpstream, jwks: JwksServer) -> None:
     with serving(upstream, jwks.url) as service:
         for path in ("/", "/ask.js", "/healthz", "/readyz"):
-            assert httpx2.get(service.url + path).status_code == 200
+            assert plain_http.get(service.url + path).status_code == 200
         assert status(service, "no.good.token") == 401
     assert jwks.requests == []
 

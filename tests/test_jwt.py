@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chat_sse.settings import SettingsError, load_settings
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, events, refused_start, serve, text_of, until
 from tests.support.streams import streaming
 from tests.support.tokens import AUDIENCE, ISSUER, SECRET, bearer, claims, jwk, pem, rsa_key, token
@@ -155,10 +156,10 @@ def test_a_bad_token_is_refused_in_the_one_way_and_nothing_is_asked(
     assert (told["error"], told["retryable"], told["accepts"]) == ("unauthenticated", False, ["keys", "jwt"])
     for headers in (bearer(bad), {"Cookie": f"session={bad}"}):
         assert without_id(ask(service.url, headers=headers)) == told
-        assert without_id(httpx2.get(f"{service.url}/ask?q=Hi", headers=headers)) == told
-        assert without_id(httpx2.get(f"{service.url}/ask/{'f' * 32}", headers=headers)) == told
-        assert without_id(httpx2.delete(f"{service.url}/ask/{'f' * 32}", headers=headers)) == told
-        assert without_id(httpx2.get(f"{service.url}/me", headers=headers)) == told
+        assert without_id(plain_http.get(f"{service.url}/ask?q=Hi", headers=headers)) == told
+        assert without_id(plain_http.get(f"{service.url}/ask/{'f' * 32}", headers=headers)) == told
+        assert without_id(plain_http.delete(f"{service.url}/ask/{'f' * 32}", headers=headers)) == told
+        assert without_id(plain_http.get(f"{service.url}/me", headers=headers)) == told
     assert upstream.calls == []
 
 
@@ -178,7 +179,7 @@ def test_what_is_said_twice_is_refused_even_if_both_are_good(
         [("Cookie", f"session={good}; session={good}")],
         [("Cookie", f"session={good}"), ("Cookie", "session=")],
     ):
-        assert without_id(httpx2.post(f"{service.url}/ask", json=HELLO, headers=headers))
+        assert without_id(plain_http.post(f"{service.url}/ask", json=HELLO, headers=headers))
     assert upstream.calls == []
 
 
@@ -205,13 +206,13 @@ def test_an_answer_is_its_persons_who_comes_back_with_a_new_token(
             ("POST", "/ask", {"Last-Event-ID": f"{stream_id}.0"}),
             ("DELETE", location, {}),
         ):
-            response = httpx2.request(method, service.url + path, headers={**other, **headers})
+            response = plain_http.request(method, service.url + path, headers={**other, **headers})
             assert (response.status_code, response.json()["error"]) == (404, "stream_not_found")
-        assert httpx2.get(f"{service.url}/ask/chat-1/stream", headers=other).status_code == 204
+        assert plain_http.get(f"{service.url}/ask/chat-1/stream", headers=other).status_code == 204
     again = bearer(token("ada", jti="another"))
-    with httpx2.stream("GET", f"{service.url}/ask/chat-1/stream", headers=again) as running:
+    with plain_http.stream("GET", f"{service.url}/ask/chat-1/stream", headers=again) as running:
         assert running.status_code == 200
-    assert httpx2.delete(service.url + location, headers=again).status_code == 204
+    assert plain_http.delete(service.url + location, headers=again).status_code == 204
     assert upstream.paid_calls == 1
 
 
@@ -231,9 +232,9 @@ def test_people_whose_names_hold_slashes_do_not_share_keys_of_questions(
 def test_a_name_is_only_a_name(service: RunningService, upstream: ScriptedUpstream, who: str) -> None:
     response = ask(service.url, headers=bearer(token(who)))
     assert response.status_code == 200, response.text
-    assert httpx2.get(f"{service.url}/me", headers=bearer(token(who))).json()["name"] == who
+    assert plain_http.get(f"{service.url}/me", headers=bearer(token(who))).json()["name"] == who
     path = response.headers["content-location"]
-    assert httpx2.get(service.url + path, headers=bearer(KEY)).status_code == 404
+    assert plain_http.get(service.url + path, headers=bearer(KEY)).status_code == 404
 
 
 def test_an_expired_token_does_not_cut_its_answer_but_a_resume_needs_a_new_one(
@@ -254,13 +255,13 @@ def test_an_expired_token_does_not_cut_its_answer_but_a_resume_needs_a_new_one(
         with streaming("POST", f"{service.url}/ask", json=HELLO, headers=short) as stream:
             stream.wait_for(b"Hel")
             url, place = f"{service.url}/ask/{stream.id}", {"Last-Event-ID": f"{stream.id}.1"}
-            until(lambda: httpx2.get(f"{service.url}/me", headers=short).status_code == 401)
-            assert httpx2.get(url, headers={**short, **place}).status_code == 401
-            assert httpx2.delete(url, headers=short).status_code == 401
+            until(lambda: plain_http.get(f"{service.url}/me", headers=short).status_code == 401)
+            assert plain_http.get(url, headers={**short, **place}).status_code == 401
+            assert plain_http.delete(url, headers=short).status_code == 401
             gate.set()
             assert stream.last_event()["finish_reason"] == "stop"
         fresh = bearer(token(key=None, iss=None, aud=None))
-        resumed = httpx2.get(url, headers={**fresh, **place})
+        resumed = plain_http.get(url, headers={**fresh, **place})
         assert text_of(events(resumed)) == "lo"
     assert upstream.paid_calls == 1
 
@@ -291,7 +292,7 @@ def test_without_an_audience_a_token_for_one_is_refused_and_any_issuer_will_do(
         without_id(ask(service.url, headers=bearer(token(**said))))
         good = bearer(token(**said, aud=None, sub=None))
         assert ask(service.url, headers=good).status_code == 200
-        assert httpx2.get(f"{service.url}/me", headers=good).json()["name"] == "42"
+        assert plain_http.get(f"{service.url}/me", headers=good).json()["name"] == "42"
         without_id(ask(service.url, headers=bearer(token(key=None, aud=None))))  # it has no such claim
 
 
@@ -384,14 +385,14 @@ def test_anonymous_callers_may_be_let_in_beside_the_others_but_not_with_a_bad_to
 ) -> None:
     env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_JWT_KEY": SECRET}
     with serve({**env, "CHAT_SSE_MAY_ASK": "jwt,anonymous"}) as service:
-        assert httpx2.get(f"{service.url}/me").json()["name"] is None
+        assert plain_http.get(f"{service.url}/me").json()["name"] is None
         answer = ask(service.url)
         path = answer.headers["content-location"]
-        assert httpx2.get(service.url + path).content == answer.content
+        assert plain_http.get(service.url + path).content == answer.content
         ada = bearer(token(key=None, aud=None))
-        assert httpx2.get(service.url + path, headers=ada).status_code == 404  # not hers
+        assert plain_http.get(service.url + path, headers=ada).status_code == 404  # not hers
         hers = ask(service.url, headers=ada).headers["content-location"]
-        assert httpx2.get(service.url + hers).status_code == 404
+        assert plain_http.get(service.url + hers).status_code == 404
         without_id(ask(service.url, headers=bearer("bad")))
     assert upstream.paid_calls == 2
 
@@ -409,8 +410,8 @@ def test_a_link_of_a_persons_opens_that_answer_alone(
 ) -> None:
     upstream.answer(Say("Hi"), Finish())
     location = ask(service.url, headers=bearer(token(), Prefer="respond-async")).headers["location"]
-    assert text_of(events(httpx2.get(service.url + location))) == "Hi"
-    without_id(httpx2.get(f"{service.url}/me?{location.partition('?')[2]}"))
+    assert text_of(events(plain_http.get(service.url + location))) == "Hi"
+    without_id(plain_http.get(f"{service.url}/me?{location.partition('?')[2]}"))
 
 
 def test_openai_is_told_one_name_for_one_person_and_another_for_the_next() -> None:

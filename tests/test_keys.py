@@ -16,6 +16,7 @@ from chat_sse.access.links import Links
 from chat_sse.app import create_app
 from chat_sse.settings import Settings, SettingsError, load_settings
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
 
@@ -77,10 +78,10 @@ def test_without_a_valid_key_there_is_one_answer_to_everything(
 ) -> None:
     told = refused(ask(service.url, headers=credentials))
     assert (told["error"], told["retryable"]) == ("unauthenticated", False)
-    assert told == refused(httpx2.get(f"{service.url}/ask?q=Hello", headers=credentials))
-    assert told == refused(httpx2.get(f"{service.url}/ask/{'f' * 32}", headers=credentials))
-    assert told == refused(httpx2.get(f"{service.url}/ask/chat/stream", headers=credentials))
-    assert told == refused(httpx2.delete(f"{service.url}/ask/{'f' * 32}", headers=credentials))
+    assert told == refused(plain_http.get(f"{service.url}/ask?q=Hello", headers=credentials))
+    assert told == refused(plain_http.get(f"{service.url}/ask/{'f' * 32}", headers=credentials))
+    assert told == refused(plain_http.get(f"{service.url}/ask/chat/stream", headers=credentials))
+    assert told == refused(plain_http.delete(f"{service.url}/ask/{'f' * 32}", headers=credentials))
     assert upstream.calls == []
 
 
@@ -93,21 +94,21 @@ def test_no_route_of_answers_works_without_a_key(service: RunningService) -> Non
     for route in doors:
         path = re.sub(r"\{.*?\}", "x", route.path)
         for method in route.methods or ():
-            response = httpx2.request(method, service.url + path, content=b"x" * 2_000_000)
+            response = plain_http.request(method, service.url + path, content=b"x" * 2_000_000)
             assert response.status_code == 401, (method, path)
 
 
 def test_pages_documents_and_health_need_no_key_and_hold_none(service: RunningService) -> None:
     pages = ("/", "/ask.js", "/ask-requests.js", "/ask-stream.js", "/page/main.js", "/docs", "/redoc")
     for path in (*pages, "/openapi.json", "/healthz", "/readyz"):
-        response = httpx2.get(service.url + path)
+        response = plain_http.get(service.url + path)
         assert response.status_code == 200, path
         assert "canary" not in response.text
 
 
 def test_a_page_can_preflight_without_a_key_and_read_the_refusal(service: RunningService) -> None:
     wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    preflight = httpx2.options(f"{service.url}/ask", headers={"Origin": ORIGIN, **wanted})
+    preflight = plain_http.options(f"{service.url}/ask", headers={"Origin": ORIGIN, **wanted})
     assert preflight.status_code == 200
     response = ask(service.url, headers={"Origin": ORIGIN})
     assert refused(response)["content"] == "This service needs an API key."
@@ -132,10 +133,10 @@ def test_a_flood_of_wrong_keys_is_429_and_takes_nothing_from_those_who_have_one(
     wrong = bearer("alice-canary-0123456789abcdeX", Origin=ORIGIN)
     with serve({**QUICK, **limits, **keys, "OPENAI_BASE_URL": upstream.base_url}) as service:
         doors = [("POST", "/ask"), ("GET", "/ask?q=Hi"), ("GET", "/ask/x"), ("DELETE", "/ask/x")]
-        tried = [httpx2.request(method, service.url + path, headers=wrong) for method, path in doors]
+        tried = [plain_http.request(method, service.url + path, headers=wrong) for method, path in doors]
         assert [response.status_code for response in tried] == [401, 401, 401, 429]
         for method, path in doors:
-            response = httpx2.request(method, service.url + path, headers=wrong)
+            response = plain_http.request(method, service.url + path, headers=wrong)
             assert (response.status_code, response.json()["error"]) == (429, "too_many_requests")
             assert int(response.headers["retry-after"]) > 0
             assert response.headers["ratelimit"].startswith('"requests";r=0;t=')
@@ -153,7 +154,7 @@ def test_another_key_finds_nothing_behind_any_door(
     alice = bearer(ALICE, **{"Prefer": "respond-async", "Idempotency-Key": "k"})
     location = ask(service.url, body, headers=alice).headers["location"].partition("?")[0]
     stream_id = location.rpartition("/")[2]
-    unknown = httpx2.get(f"{service.url}/ask/{'f' * 32}", headers=bearer(BOB))
+    unknown = plain_http.get(f"{service.url}/ask/{'f' * 32}", headers=bearer(BOB))
     for method, path, headers in (
         ("GET", location, {}),
         ("HEAD", location, {}),
@@ -164,14 +165,14 @@ def test_another_key_finds_nothing_behind_any_door(
         ("POST", "/ask", {"Last-Event-ID": f"{stream_id}.0"}),
         ("DELETE", location, {}),
     ):
-        response = httpx2.request(method, service.url + path, headers=bearer(BOB, **headers))
+        response = plain_http.request(method, service.url + path, headers=bearer(BOB, **headers))
         assert response.status_code == 404, (method, path, headers)
         if method != "HEAD":
             assert {**response.json(), "request_id": ""} == {**unknown.json(), "request_id": ""}
-    assert httpx2.get(f"{service.url}/ask/chat-1/stream", headers=bearer(BOB)).status_code == 204
-    with httpx2.stream("GET", f"{service.url}/ask/chat-1/stream", headers=bearer(ALICE)) as running:
+    assert plain_http.get(f"{service.url}/ask/chat-1/stream", headers=bearer(BOB)).status_code == 204
+    with plain_http.stream("GET", f"{service.url}/ask/chat-1/stream", headers=bearer(ALICE)) as running:
         assert running.status_code == 200
-    assert httpx2.delete(service.url + location, headers=bearer(ALICE)).status_code == 204
+    assert plain_http.delete(service.url + location, headers=bearer(ALICE)).status_code == 204
     assert upstream.paid_calls == 1
 
 
@@ -188,8 +189,8 @@ def test_the_same_idempotency_key_of_two_owners_is_two_questions(
         text_of(events(ask(service.url, other, headers=bearer(BOB, **{"Idempotency-Key": "one"}))))
         == "for Bob"
     )
-    by_url = httpx2.get(f"{service.url}/ask?q=Hello!&id=two", headers=bearer(ALICE), timeout=20)
-    again = httpx2.get(f"{service.url}/ask?q=Hello!&id=two", headers=bearer(BOB), timeout=20)
+    by_url = plain_http.get(f"{service.url}/ask?q=Hello!&id=two", headers=bearer(ALICE), timeout=20)
+    again = plain_http.get(f"{service.url}/ask?q=Hello!&id=two", headers=bearer(BOB), timeout=20)
     assert parse_sse(by_url.content)[0][0] != parse_sse(again.content)[0][0]
     assert upstream.paid_calls == 4
 
@@ -217,17 +218,17 @@ def link(service: RunningService, upstream: ScriptedUpstream) -> str:
 
 def test_a_link_reads_resumes_and_stops_its_answer(service: RunningService, link: str) -> None:
     url = service.url + link
-    read = httpx2.get(url, timeout=20)
+    read = plain_http.get(url, timeout=20)
     first, *_, last = [event_id for event_id, _ in parse_sse(read.content)]
     assert text_of(events(read)) == "Hello there"
-    assert httpx2.head(url).status_code == 200
-    rest = httpx2.get(url, headers={"Last-Event-ID": first}, timeout=20)
+    assert plain_http.head(url).status_code == 200
+    rest = plain_http.get(url, headers={"Last-Event-ID": first}, timeout=20)
     assert parse_sse(rest.content) == parse_sse(read.content)[1:]
-    assert parse_sse(httpx2.get(f"{url}&last_event_id={first}", timeout=20).content) == parse_sse(
+    assert parse_sse(plain_http.get(f"{url}&last_event_id={first}", timeout=20).content) == parse_sse(
         rest.content
     )
-    assert httpx2.get(url, headers={"Last-Event-ID": last}).status_code == 204
-    assert httpx2.delete(url).status_code == 204
+    assert plain_http.get(url, headers={"Last-Event-ID": last}).status_code == 204
+    assert plain_http.delete(url).status_code == 204
 
 
 def test_a_link_starts_nothing_and_opens_nothing_else(
@@ -255,17 +256,17 @@ def test_a_link_starts_nothing_and_opens_nothing_else(
         ("GET", f"{path}?{token}", {"Authorization": "Bearer wrong"}),
     ):
         body = HELLO if method == "POST" else None
-        response = httpx2.request(method, service.url + target, headers=headers, json=body, timeout=20)
+        response = plain_http.request(method, service.url + target, headers=headers, json=body, timeout=20)
         assert refused(response) == refused(ask(service.url)), (method, target)
     # On its own path, but naming an event of the other answer.
-    foreign = httpx2.get(service.url + link, headers={"Last-Event-ID": f"{other_path[5:]}.0"})
+    foreign = plain_http.get(service.url + link, headers={"Last-Event-ID": f"{other_path[5:]}.0"})
     assert foreign.status_code == 404
     assert upstream.paid_calls == paid
 
 
 def test_a_links_token_is_in_no_line_of_the_log(service: RunningService, link: str) -> None:
-    httpx2.get(service.url + link, timeout=20)
-    httpx2.get(service.url + link.replace("/ask", "/nowhere"))
+    plain_http.get(service.url + link, timeout=20)
+    plain_http.get(service.url + link.replace("/ask", "/nowhere"))
     service.wait_for_log("path=/nowhere")
     assert link.partition("token=")[2] not in service.log()
     assert "token=" not in service.log()
@@ -305,9 +306,9 @@ def test_an_expired_link_is_refused_as_any_other(upstream: ScriptedUpstream) -> 
         signer = Links("canary-of-the-signer", life_seconds=-5)
         expired = signer.token(path.rpartition("/")[2], "alice")
         revoked = Links("canary-of-the-signer", life_seconds=60).token(path.rpartition("/")[2], "carol")
-        assert refused(httpx2.get(f"{service.url}{path}?token={expired}")) == refused(ask(service.url))
-        assert refused(httpx2.get(f"{service.url}{path}?token={revoked}")) == refused(ask(service.url))
-        assert text_of(events(httpx2.get(service.url + location, timeout=20))) == "Hi"
+        assert refused(plain_http.get(f"{service.url}{path}?token={expired}")) == refused(ask(service.url))
+        assert refused(plain_http.get(f"{service.url}{path}?token={revoked}")) == refused(ask(service.url))
+        assert text_of(events(plain_http.get(service.url + location, timeout=20))) == "Hi"
         assert "canary" not in service.log()
 
 
@@ -317,7 +318,7 @@ def test_without_keys_the_link_is_there_and_harmless(upstream: ScriptedUpstream)
         location = ask(service.url, headers={"Prefer": "respond-async"}).headers["location"]
         assert "?token=" in location
         for url in (location, location.partition("?")[0], f"{location}x"):
-            assert text_of(events(httpx2.get(service.url + url, timeout=20))) == "Hi"
+            assert text_of(events(plain_http.get(service.url + url, timeout=20))) == "Hi"
 
 
 # Settings and the start

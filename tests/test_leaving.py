@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
 from tests.support.upstream import Accept, Finish, Hold, Pause, Say, ScriptedUpstream, Silence
 
@@ -21,7 +22,7 @@ from tests.support.upstream import Accept, Finish, Hold, Pause, Say, ScriptedUps
 @contextmanager
 def reading(service: RunningService) -> Iterator[Iterator[bytes]]:
     """Ask, and read as long as the block lasts."""
-    with httpx2.stream("POST", f"{service.url}/ask", json=HELLO, timeout=30) as response:
+    with plain_http.stream("POST", f"{service.url}/ask", json=HELLO, timeout=30) as response:
         assert response.status_code == 200
         yield response.iter_raw()
 
@@ -109,13 +110,13 @@ def test_a_client_that_stops_reading_for_a_while_gets_every_event_once(
     )
     narrow = httpx2.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)])
     with (
-        httpx2.Client(transport=narrow, timeout=30) as client,
+        plain_http.Client(transport=narrow, timeout=30) as client,
         client.stream("POST", f"{service.url}/ask", json=HELLO) as paused,
     ):
         pieces = paused.iter_raw()
         seen = read_until(pieces, b"first")
         gates[0].set()
-        with httpx2.stream("GET", service.url + paused.headers["content-location"], timeout=30) as other:
+        with plain_http.stream("GET", service.url + paused.headers["content-location"], timeout=30) as other:
             wide = other.iter_raw()
             everything = read_until(wide, b"flooded")
             gates[1].set()
@@ -159,7 +160,7 @@ def test_at_sigterm_a_running_answer_finishes_and_the_process_ends_with_0(upstre
             seen = read_until(pieces, b"first")
             service.process.send_signal(signal.SIGTERM)
             service.wait_for_log("relay.draining")
-            ready = httpx2.get(f"{service.url}/readyz")
+            ready = plain_http.get(f"{service.url}/readyz")
             assert (ready.status_code, ready.json()["error"]) == (503, "server_draining")
             assert ask(service.url).status_code == 503
             gate.set()
@@ -190,7 +191,7 @@ def test_an_answer_longer_than_the_grace_ends_with_a_retryable_error(
 
 def test_an_idle_service_ends_at_once(upstream: ScriptedUpstream) -> None:
     with serve({**QUICK, "OPENAI_BASE_URL": upstream.base_url}) as service:
-        assert httpx2.get(f"{service.url}/healthz").json() == {"status": "ok"}
+        assert plain_http.get(f"{service.url}/healthz").json() == {"status": "ok"}
         started = time.monotonic()
         assert service.terminate() == 0
         assert time.monotonic() - started < 5

@@ -14,6 +14,7 @@ import pytest
 
 from chat_sse.limits.budget import TOKENS_PER_CONVERSATION, TOKENS_PER_MESSAGE
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, events, serve
 from tests.support.upstream import Cut, Eof, Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence, Step
@@ -54,9 +55,9 @@ def test_over_the_rate_is_429_before_the_body_is_read_and_says_when_to_come_back
         assert first.headers["ratelimit"].startswith('"requests";r=2;t=')
         assert first.headers["ratelimit-policy"].startswith('"requests";q=3;w=3600, "tokens";q=')
         ask(service.url, {"messages": []})  # a bad question is one too
-        assert httpx2.get(f"{service.url}/ask?q=Hi").status_code == 200
+        assert plain_http.get(f"{service.url}/ask?q=Hi").status_code == 200
         big = {"messages": [{"role": "user", "content": "x" * 2_000_000}]}
-        for response in (ask(service.url), ask(service.url, big), httpx2.get(f"{service.url}/ask?q=Hi")):
+        for response in (ask(service.url), ask(service.url, big), plain_http.get(f"{service.url}/ask?q=Hi")):
             refused(response, 429, "too_many_requests")
             assert response.headers["ratelimit"].startswith('"requests";r=0;t=')
             assert response.json()["retryable"] is True
@@ -101,11 +102,11 @@ def test_a_reader_that_comes_back_again_and_again_always_gets_its_paid_answer(
         for _ in range(5):
             assert ask(service.url, headers=key).content == answer.content
             for place in (f"/ask/{stream_id}", f"/ask/{stream_id}?last_event_id={stream_id}.0"):
-                assert httpx2.get(service.url + place).status_code == 200
-            resumed = httpx2.get(f"{service.url}/ask", headers={"Last-Event-ID": f"{stream_id}.0"})
+                assert plain_http.get(service.url + place).status_code == 200
+            resumed = plain_http.get(f"{service.url}/ask", headers={"Last-Event-ID": f"{stream_id}.0"})
             assert resumed.status_code == 200
-            assert httpx2.head(f"{service.url}/ask?q=Hi").status_code == 200
-            assert httpx2.delete(f"{service.url}/ask/{stream_id}").status_code == 204
+            assert plain_http.head(f"{service.url}/ask?q=Hi").status_code == 200
+            assert plain_http.delete(f"{service.url}/ask/{stream_id}").status_code == 204
         refused(ask(service.url), 429, "too_many_requests")
     assert upstream.paid_calls == 1
 
@@ -184,7 +185,7 @@ def test_a_slot_is_free_again_when_the_reader_leaves(
 ) -> None:
     upstream.answer_next(*before, Silence())
     with pytest.raises(httpx2.ReadTimeout):
-        httpx2.post(f"{narrow.url}/ask?format=text", json=HELLO, timeout=0.3)
+        plain_http.post(f"{narrow.url}/ask?format=text", json=HELLO, timeout=0.3)
     until_free(narrow)
 
 
@@ -193,7 +194,7 @@ def test_a_slot_is_free_again_after_a_stop(narrow: RunningService, upstream: Scr
     accepted = ask(narrow.url, headers={"Prefer": "respond-async"})
     assert accepted.status_code == 202
     refused(ask(narrow.url), 429, "too_many_streams")
-    assert httpx2.delete(narrow.url + accepted.headers["content-location"]).status_code == 204
+    assert plain_http.delete(narrow.url + accepted.headers["content-location"]).status_code == 204
     until_free(narrow, 2)
 
 
@@ -318,7 +319,7 @@ def test_a_stopped_answer_stays_at_its_most(
 ) -> None:
     upstream.answer_next(Say("Hi"), Silence())
     accepted = ask(frugal.url, small(), headers={**me, "Prefer": "respond-async"})
-    httpx2.delete(frugal.url + accepted.headers["content-location"])
+    plain_http.delete(frugal.url + accepted.headers["content-location"])
     assert spent(frugal, me) == WORST
 
 
@@ -374,7 +375,7 @@ def test_no_other_parameter_reaches_upstream_and_the_output_cap_always_does(
     with serving(upstream, max_output_tokens="300") as service:
         assert ask(service.url, greedy).status_code == 200
         query = "&".join(f"{name}=50" for name in greedy if name != "messages")
-        assert httpx2.get(f"{service.url}/ask?q=Hello!&{query}").status_code == 200
+        assert plain_http.get(f"{service.url}/ask?q=Hello!&{query}").status_code == 200
     expected = {
         "model": "gpt-4o-mini",
         "messages": HELLO["messages"],
@@ -400,8 +401,8 @@ def test_text_images_and_query_strings_are_capped(upstream: ScriptedUpstream) ->
             ({"messages": short}, 400),
             ({"q": "x", "padding": "x" * 5_000}, 413),
         ):
-            assert httpx2.get(f"{service.url}/ask", params=params).status_code == status, status
-            assert httpx2.head(f"{service.url}/ask", params=params).status_code == status
+            assert plain_http.get(f"{service.url}/ask", params=params).status_code == status, status
+            assert plain_http.head(f"{service.url}/ask", params=params).status_code == status
     assert upstream.paid_calls == 2
 
 

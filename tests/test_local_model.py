@@ -25,6 +25,7 @@ from chat_sse.upstreams.local_file import (
     installed_model,
     model_name,
 )
+from tests.support import plain_http
 from tests.support.installs import find_uv
 
 ASK: dict[str, Any] = {
@@ -96,7 +97,7 @@ def test_answers_in_a_row_never_meet_a_closed_connection(local: LocalModel) -> N
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
 def test_a_request_without_the_right_key_is_refused(local: LocalModel, headers: dict[str, str]) -> None:
-    answer = httpx2.post(f"{local.base_url}/chat/completions", json=ASK, headers=headers, timeout=5)
+    answer = plain_http.post(f"{local.base_url}/chat/completions", json=ASK, headers=headers, timeout=5)
     assert answer.status_code == 401
     assert local.api_key not in answer.text
 
@@ -162,7 +163,7 @@ local = start_local_model()
 url, headers = f"{local.base_url}/chat/completions", {"Authorization": f"Bearer {local.api_key}"}
 for text in ("canary", "canary " * 5000):
     question = {"messages": [{"role": "user", "content": text}], "max_tokens": 2}
-    httpx2.post(url, json=question, headers=headers, timeout=30)
+    plain_http.post(url, json=question, headers=headers, timeout=30)
 for number in (signal.SIGINT, signal.SIGTERM):
     try:
         signal.raise_signal(number)

@@ -8,11 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
-import httpx2
 import msgspec
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import RunningService, ask, events, parse_sse, serve, serve_under_uvicorn
 from tests.support.streams import asking, streaming
 from tests.support.upstream import Finish, Hold, Refuse, Reset, Say, ScriptedUpstream, Silence
@@ -41,7 +41,7 @@ def test_an_answers_line_tells_who_came_back_and_that_its_cost_is_a_guess(
         stream.wait_for(b"Hi")
         resumed = {"Last-Event-ID": f"{stream.id}.1"}
         with streaming("GET", f"{service.url}/ask/{stream.id}", headers=resumed):
-            httpx2.delete(f"{service.url}/ask/{stream.id}")
+            plain_http.delete(f"{service.url}/ask/{stream.id}")
             stream.last_event()
     line = service.wait_for_log(f"answer.ended id={stream.id}.*")
     assert re.search(r" outcome=cancelled finish_reason=cancelled .* usage=estimated tokens=[1-9]\d* ", line)
@@ -58,12 +58,12 @@ def test_a_refused_requests_line_has_the_errors_code(
         service.wait_for_log("answer.ended .*authentication_error.*"),
     )
     service.wait_for_log("request method=POST path=/ask status=500 error=authentication_error ")
-    httpx2.get(f"{service.url}/nowhere")
+    plain_http.get(f"{service.url}/nowhere")
     service.wait_for_log("request method=GET path=/nowhere status=404 error=not_found ")
 
 
 def test_a_path_cannot_write_a_line_of_its_own(service: RunningService) -> None:
-    httpx2.get(f"{service.url}/ask/%0A2026-11-23T00:00:00%20ERROR%20forged{'x' * 5000}")
+    plain_http.get(f"{service.url}/ask/%0A2026-11-23T00:00:00%20ERROR%20forged{'x' * 5000}")
     line = service.wait_for_log("request method=GET path=/ask/%0A.*")
     assert len(line) < 400
     assert not re.search(r"^2026-11-23T00:00:00 ERROR forged", service.log(), re.MULTILINE)
@@ -83,7 +83,7 @@ def test_neither_keys_nor_prompts_nor_answers_are_logged_at_debug(
         for steps in ((Say("canary-answer"), Finish()), (Refuse(401),), (Say("canary-answer"), Reset())):
             upstream.answer(*steps)
             ask(service.url, canary)
-        httpx2.get(f"{service.url}/ask", params={"q": "canary-prompt"}, timeout=30)
+        plain_http.get(f"{service.url}/ask", params={"q": "canary-prompt"}, timeout=30)
         ask(service.url, {"messages": [{"role": "canary-prompt", "content": "canary-prompt"}]})
         service.wait_for_log(r"(?s)(?:INFO request .*){5}")  # a line is written after its response
         log = service.log()
@@ -119,7 +119,7 @@ def test_a_terminal_gets_text(upstream: ScriptedUpstream) -> None:
         assert said.startswith(b"chat-sse ")
         url = re.search(rb"on (http://\S+)", said)
         assert url is not None
-        httpx2.get(f"{url[1].decode()}/nowhere")
+        plain_http.get(f"{url[1].decode()}/nowhere")
         assert b" INFO request method=GET path=/nowhere " in os.read(ours, 4096)
     finally:
         process.kill()
@@ -135,7 +135,7 @@ def test_under_plain_uvicorn_it_serves_drains_and_keeps_questions_out_of_the_acc
     upstream.answer(Say("first"), Hold(gate), Finish())
     env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_SHUTDOWN_GRACE": "0.5"}
     with serve_under_uvicorn("chat_sse.app:create_app", tmp_path, env, "--factory") as service:
-        with httpx2.stream("GET", f"{service.url}/ask", params={"q": "canary"}, timeout=30) as response:
+        with plain_http.stream("GET", f"{service.url}/ask", params={"q": "canary"}, timeout=30) as response:
             pieces = response.iter_raw()
             seen = b""
             while b"first" not in seen:

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, events, serve, text_of, until
 from tests.support.streams import Reader, asking, attaching, check_all
@@ -118,7 +119,7 @@ def test_a_frozen_process_that_comes_back_agrees_with_what_the_log_says(
         assert here.last_event() == last
         assert here.whole() == there.whole()
     for service in (frozen, other):
-        again = httpx2.get(f"{service.url}/ask/{here.id}", timeout=30)
+        again = plain_http.get(f"{service.url}/ask/{here.id}", timeout=30)
         assert events(again)[-1] == last
     assert upstream.paid_calls == 1
 
@@ -136,7 +137,7 @@ def test_a_process_that_was_frozen_for_a_moment_goes_on(
         time.sleep(LEASE_SECONDS + 1)  # nobody reads it elsewhere, so nobody seals it
         frozen.process.send_signal(signal.SIGCONT)
         assert here.last_event()["finish_reason"] == "stop"
-        assert text_of(events(httpx2.get(f"{frozen.url}/ask/{here.id}", timeout=30))) == TEXT
+        assert text_of(events(plain_http.get(f"{frozen.url}/ask/{here.id}", timeout=30))) == TEXT
 
 
 def test_a_drain_lets_questions_end_that_were_on_their_way(
@@ -176,7 +177,7 @@ def test_a_redis_that_comes_back_empty_makes_nobody_pay_twice_and_loses_no_answe
         def again(key: str) -> httpx2.Response:
             """Ask the other process, as a client does whose connection broke: until it is not refused."""
             while True:
-                response = httpx2.post(
+                response = plain_http.post(
                     f"{right.url}/ask",
                     json=HELLO,
                     headers={"Idempotency-Key": key, "Prefer": "respond-async"},
@@ -189,7 +190,7 @@ def test_a_redis_that_comes_back_empty_makes_nobody_pay_twice_and_loses_no_answe
                 time.sleep(0.1)
 
         def look_up(stream_id: str) -> int:
-            while (status := httpx2.head(f"{right.url}/ask/{stream_id}", timeout=30).status_code) == 503:
+            while (status := plain_http.head(f"{right.url}/ask/{stream_id}", timeout=30).status_code) == 503:
                 time.sleep(0.1)
             return status
 

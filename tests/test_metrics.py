@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.metrics import Metrics
 from tests.support.readme import README
 from tests.support.redis_server import RedisServer
@@ -81,7 +81,7 @@ def test_stopped_abandoned_and_failed_answers_are_told_apart(
     upstream.answer(Say("a"), Silence())
     with asking(service) as stream:
         stream.wait_for(b"a")
-        httpx2.delete(f"{service.url}/ask/{stream.id}")
+        plain_http.delete(f"{service.url}/ask/{stream.id}")
     metrics.wait_for(1, "chat_sse_answers_total", outcome="cancelled", finish_reason="cancelled")
     assert metrics.value("chat_sse_estimated_tokens_total", model="gpt-4o-mini") > 0
     with asking(service) as stream:
@@ -106,7 +106,7 @@ def test_open_answers_and_readers_are_seen_while_they_are_there(
             gate.set()
             second.last_event(), another.last_event()
         resumed = {"Last-Event-ID": f"{stream.id}.1"}
-        assert httpx2.get(f"{service.url}/ask/{stream.id}", headers=resumed).status_code == 200
+        assert plain_http.get(f"{service.url}/ask/{stream.id}", headers=resumed).status_code == 200
     metrics.wait_for(1, "chat_sse_resumes_total")
     metrics.wait_for(0, "chat_sse_running_answers")
     metrics.wait_for(0, "chat_sse_readers")
@@ -188,7 +188,7 @@ def test_the_readme_lists_every_metric(tmp_path: Path, upstream: ScriptedUpstrea
             metrics = Metrics(service)
             ask(service.url)
             metrics.wait_for(1, "chat_sse_redis_up")
-            families = text_string_to_metric_families(httpx2.get(metrics.url).text)
+            families = text_string_to_metric_families(plain_http.get(metrics.url).text)
     assert {family.name for family in families} == listed
 
 
@@ -201,13 +201,13 @@ def test_no_label_holds_a_person(upstream: ScriptedUpstream) -> None:
         ask(service.url, headers={"Authorization": "Bearer canary-wrong"})
         metrics = Metrics(service)
         metrics.wait_for(1, "chat_sse_requests_total", status="401", error="unauthenticated")
-        page = httpx2.get(metrics.url).text
+        page = plain_http.get(metrics.url).text
     assert "canary" not in page
     assert "127.0.0.1" not in page
 
 
 def test_they_are_on_their_own_port_alone(service: RunningService, metrics: Metrics) -> None:
-    assert httpx2.get(f"{service.url}/metrics").status_code == 404
+    assert plain_http.get(f"{service.url}/metrics").status_code == 404
     assert metrics.url.startswith("http://127.0.0.1:")
 
 

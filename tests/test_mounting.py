@@ -14,6 +14,7 @@ from chat_sse.messages import Question
 from chat_sse.settings import Settings
 from chat_sse.upstreams.generator import GeneratorUpstream
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.readme import code_block
 from tests.support.service import HELLO, RunningService, ask, events, serve_under_uvicorn, text_of
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
@@ -98,16 +99,16 @@ def test_a_question_is_answered_read_again_and_stopped_under_the_mount(
     assert text_of(events(answer)) == "Grüße von unten"
     place = answer.headers["content-location"]
     assert place.startswith("/chat/ask/")
-    assert httpx2.get(hosting.url + place).text == answer.text
-    assert httpx2.delete(hosting.url + place).status_code == 204
-    later = httpx2.post(f"{chat}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
-    assert text_of(events(httpx2.get(hosting.url + later.headers["location"]))) == "Grüße von unten"
+    assert plain_http.get(hosting.url + place).text == answer.text
+    assert plain_http.delete(hosting.url + place).status_code == 204
+    later = plain_http.post(f"{chat}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
+    assert text_of(events(plain_http.get(hosting.url + later.headers["location"]))) == "Grüße von unten"
     assert upstream.paid_calls == 2
-    assert httpx2.get(f"{chat}/healthz").status_code == 200
-    assert httpx2.get(f"{chat}/readyz").status_code == 200
-    assert "page/main.js" in httpx2.get(f"{chat}/").text
-    assert httpx2.get(f"{chat}/page/main.js").status_code == 200
-    assert httpx2.get(f"{chat}/openapi.json").json()["servers"][0]["url"] == "/chat"
+    assert plain_http.get(f"{chat}/healthz").status_code == 200
+    assert plain_http.get(f"{chat}/readyz").status_code == 200
+    assert "page/main.js" in plain_http.get(f"{chat}/").text
+    assert plain_http.get(f"{chat}/page/main.js").status_code == 200
+    assert plain_http.get(f"{chat}/openapi.json").json()["servers"][0]["url"] == "/chat"
     assert hosting.terminate() in (0, -15)
     assert "Traceback" not in hosting.log()
 
@@ -115,7 +116,7 @@ def test_a_question_is_answered_read_again_and_stopped_under_the_mount(
 @pytest.mark.parametrize("source", [FASTAPI, DJANGO], ids=["FastAPI", "Django"])
 def test_the_outer_application_answers_beside_it(run: Run, source: str) -> None:
     with run(source) as hosting:
-        assert "own" in httpx2.get(f"{hosting.url}/own").text
+        assert "own" in plain_http.get(f"{hosting.url}/own").text
 
 
 @pytest.mark.parametrize("source", [STARLETTE, NOBODY_ENTERS_IT], ids=["entered", "not entered"])
@@ -125,7 +126,7 @@ def test_an_answer_that_runs_at_the_end_of_the_outer_application_ends_truthfully
     upstream.answer(Say("half"), Silence())
     with (
         run(source) as hosting,
-        httpx2.stream("POST", f"{hosting.url}/chat/ask", json=HELLO, timeout=30) as answer,
+        plain_http.stream("POST", f"{hosting.url}/chat/ask", json=HELLO, timeout=30) as answer,
     ):
         lines = answer.iter_lines()
         assert any("half" in line for line in lines)
@@ -135,7 +136,7 @@ def test_an_answer_that_runs_at_the_end_of_the_outer_application_ends_truthfully
 
 def test_many_first_requests_start_it_once(run: Run, upstream: ScriptedUpstream) -> None:
     async def ask_all(url: str) -> list[httpx2.Response]:
-        async with httpx2.AsyncClient(timeout=30) as client:
+        async with plain_http.AsyncClient(timeout=30) as client:
             return await asyncio.gather(*(client.post(f"{url}/chat/ask", json=HELLO) for _ in range(20)))
 
     with run(NOBODY_ENTERS_IT) as hosting:
@@ -150,7 +151,7 @@ def service_of(upstream: ScriptedUpstream) -> ChatService:
 
 async def ask_within(chat: ChatService) -> httpx2.Response:
     transport = httpx2.ASGITransport(app=chat)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    async with plain_http.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await client.post("/ask", json=HELLO, headers={"Accept": "application/json"})
 
 
@@ -200,7 +201,7 @@ async def test_the_outer_applications_state_is_left_alone(upstream: ScriptedUpst
 
     async with chat:
         transport = httpx2.ASGITransport(app=outer)  # type: ignore[arg-type]
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        async with plain_http.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert (await client.get("/readyz")).status_code == 200
     assert state == {"service": "theirs", "request_id": "theirs"}
 

@@ -5,11 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import httpx2
 import pytest
 
 from chat_sse.formats import formats_at
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, parse_sse, serve, serve_under_uvicorn
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
 
@@ -30,16 +30,16 @@ def url(
 
 def test_it_is_negotiated_and_served(url: str, upstream: ScriptedUpstream) -> None:
     upstream.answer(Say("Hel"), Say("lo"), Finish())
-    by_name = httpx2.post(f"{url}/ask?format=shout", json=HELLO, timeout=30)
-    by_type = httpx2.post(f"{url}/ask", json=HELLO, headers={"Accept": "text/x-shout"}, timeout=30)
+    by_name = plain_http.post(f"{url}/ask?format=shout", json=HELLO, timeout=30)
+    by_type = plain_http.post(f"{url}/ask", json=HELLO, headers={"Accept": "text/x-shout"}, timeout=30)
     assert (by_name.text, by_type.text) == ("HELLO", "HELLO")
     assert by_type.headers["content-type"].startswith("text/x-shout")
-    refusal = httpx2.post(f"{url}/ask?format=none", json=HELLO, timeout=30)
+    refusal = plain_http.post(f"{url}/ask?format=none", json=HELLO, timeout=30)
     assert "?format=shout (Accept: text/x-shout)" in refusal.json()["details"]
 
 
 def test_it_is_documented(url: str) -> None:
-    document = httpx2.get(f"{url}/openapi.json").json()
+    document = plain_http.get(f"{url}/openapi.json").json()
     assert "shout" in document["components"]["parameters"]["Format"]["schema"]["enum"]
     content = document["paths"]["/ask"]["post"]["responses"]["200"]["content"]
     assert content["text/x-shout"] == {"schema": {"type": "string"}, "example": "HELLO THERE!"}
@@ -50,7 +50,7 @@ def test_a_client_that_leaves_is_noticed_by_any_server(
     url: str, upstream: ScriptedUpstream, fmt: str
 ) -> None:
     upstream.answer(Say("first"), Silence())
-    with httpx2.stream("POST", f"{url}/ask?format={fmt}", json=HELLO, timeout=30) as response:
+    with plain_http.stream("POST", f"{url}/ask?format={fmt}", json=HELLO, timeout=30) as response:
         seen = b""
         for piece in response.iter_raw():
             seen += piece
@@ -61,7 +61,7 @@ def test_a_client_that_leaves_is_noticed_by_any_server(
 
 def test_an_event_stream_is_the_same_under_any_server(url: str, upstream: ScriptedUpstream) -> None:
     upstream.answer(Say("Hi"), Finish())
-    response = httpx2.post(f"{url}/ask", json=HELLO, timeout=30)
+    response = plain_http.post(f"{url}/ask", json=HELLO, timeout=30)
     assert response.headers["content-type"] == "text/event-stream"
     assert [event["type"] for _, event in parse_sse(response.content)] == ["start", "delta", "done"]
 
@@ -79,4 +79,4 @@ def test_a_default_format_is_named_in_any_case(upstream: ScriptedUpstream) -> No
     upstream.answer(Say("Hi"), Finish())
     env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_DEFAULT_FORMAT": "Text"}
     with serve(env) as service:
-        assert httpx2.post(f"{service.url}/ask", json=HELLO, timeout=30).text == "Hi"
+        assert plain_http.post(f"{service.url}/ask", json=HELLO, timeout=30).text == "Hi"

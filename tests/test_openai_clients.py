@@ -16,6 +16,7 @@ import yaml
 from openai import APIError, BadRequestError, InternalServerError, OpenAI, RateLimitError, Stream
 from openai.types.chat import ChatCompletionChunk
 
+from tests.support import plain_http
 from tests.support.long_answer import PATIENT
 from tests.support.node import node, version
 from tests.support.proxy import BadNetwork
@@ -108,7 +109,7 @@ def test_an_answer_that_somebody_stops_is_an_error_and_no_whole_one(
     stream = sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
     chunks = (next(stream), next(stream))
     assert chunks[1].choices[0].delta.content == "first"
-    httpx2.delete(f"{service.url}/ask/{chunks[0].id}")
+    plain_http.delete(f"{service.url}/ask/{chunks[0].id}")
     with pytest.raises(APIError, match=r"The answer was stopped\."):
         next(stream)
 

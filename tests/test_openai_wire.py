@@ -13,6 +13,7 @@ import pytest
 from chat_sse.completions import PARAMETERS, decode_completion
 from chat_sse.errors import InvalidRequest
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, serve
 from tests.support.upstream import Cut, Finish, Reason, Refuse, Say, ScriptedUpstream, Silence
 
@@ -20,7 +21,9 @@ MESSAGES = HELLO["messages"]
 
 
 def complete(url: str, headers: dict[str, str] | None = None, **fields: Any) -> httpx2.Response:
-    return httpx2.post(f"{url}/v1/chat/completions", json={**HELLO, **fields}, headers=headers, timeout=30)
+    return plain_http.post(
+        f"{url}/v1/chat/completions", json={**HELLO, **fields}, headers=headers, timeout=30
+    )
 
 
 def chunks_of(body: str) -> list[Any]:
@@ -193,7 +196,7 @@ def test_upstreams_failures_have_openais_shape_and_say_whether_to_ask_again(
 def test_errors_of_its_addresses_have_openais_shape(
     service: RunningService, method: str, path: str, found: Any
 ) -> None:
-    assert error_of(httpx2.request(method, service.url + path)) == found
+    assert error_of(plain_http.request(method, service.url + path)) == found
 
 
 def test_bad_requests_name_the_parameter_and_cost_nothing(
@@ -208,7 +211,7 @@ def test_bad_requests_name_the_parameter_and_cost_nothing(
         "messages[0].role",
         "invalid_request",
     )
-    text = httpx2.post(f"{service.url}/v1/chat/completions", content=b"Hello!")
+    text = plain_http.post(f"{service.url}/v1/chat/completions", content=b"Hello!")
     assert error_of(text) == (415, "invalid_request_error", None, "unsupported_media_type")
     assert upstream.calls == []
 
@@ -233,8 +236,8 @@ def test_a_whole_body_that_was_stopped_is_an_error_that_nobody_asks_again_for(
 ) -> None:
     upstream.answer(Say("first"), Silence())
     place = ask(service.url, headers={"Prefer": "respond-async"}).headers["content-location"]
-    httpx2.delete(service.url + place)
-    response = httpx2.get(
+    plain_http.delete(service.url + place)
+    response = plain_http.get(
         service.url + place.replace("/ask/", "/v1/chat/completions/"), headers={"Accept": "application/json"}
     )
     assert error_of(response) == (500, "server_error", None, "internal_error")
@@ -262,13 +265,13 @@ def test_an_answer_is_read_on_after_any_event_with_the_same_chunks(
     ids = [line.removeprefix("id: ") for line in whole.split("\n") if line.startswith("id: ")]
     url = f"{service.url}/v1/chat/completions/{ids[0].partition('.')[0]}"
     for place in ids[:-1]:
-        rest = httpx2.get(url, headers={"Last-Event-ID": place, "Accept": "application/json"}).text
+        rest = plain_http.get(url, headers={"Last-Event-ID": place, "Accept": "application/json"}).text
         expected = chunks_of(whole.partition(f"id: {place}\n\n")[2])
         assert [chunk["choices"] for chunk in chunks_of(rest.replace(": hb\n", ""))] == [
             chunk["choices"] for chunk in expected
         ]
-    assert httpx2.get(url, headers={"Last-Event-ID": ids[-1]}).status_code == 204
-    assert httpx2.get(url, headers={"Accept": "application/json"}).json()["object"] == "chat.completion"
+    assert plain_http.get(url, headers={"Last-Event-ID": ids[-1]}).status_code == 204
+    assert plain_http.get(url, headers={"Accept": "application/json"}).json()["object"] == "chat.completion"
     assert upstream.paid_calls == 1
 
 
@@ -290,10 +293,10 @@ def locked(upstream_port: int) -> Iterator[RunningService]:
 def test_keys_limits_and_the_allow_list_hold_here_too(
     locked: RunningService, upstream: ScriptedUpstream
 ) -> None:
-    nobody = httpx2.get(f"{locked.url}/v1/models")
+    nobody = plain_http.get(f"{locked.url}/v1/models")
     assert error_of(nobody) == (401, "authentication_error", None, "unauthenticated")
     key = {"Authorization": "Bearer 0123456789abcdef"}
-    told = httpx2.get(f"{locked.url}/v1/models", headers=key).json()
+    told = plain_http.get(f"{locked.url}/v1/models", headers=key).json()
     assert [model["id"] for model in told["data"]] == ["small", "large"]
     system = [{"role": "developer", "content": "Be brief."}, *MESSAGES]
     assert complete(locked.url, key, model="large", messages=system).status_code == 200

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from openapi_spec_validator import OpenAPIV32SpecValidator
 from starlette.routing import Route
@@ -18,6 +17,7 @@ from chat_sse.errors import ChatError
 from chat_sse.formats import formats_at
 from chat_sse.settings import Settings
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve
 from tests.support.upstream import Finish, Refuse, Say, ScriptedUpstream
 
@@ -30,7 +30,7 @@ Operation = tuple[str, str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def document(service: RunningService) -> dict[str, Any]:
     """The document, as it is served."""
-    response = httpx2.get(f"{service.url}/openapi.json")
+    response = plain_http.get(f"{service.url}/openapi.json")
     assert response.headers["content-type"] == "application/json"
     found: dict[str, Any] = response.json()
     return found
@@ -93,7 +93,7 @@ def test_the_description_tells_each_event_and_its_examples_are_what_the_service_
     upstream.answer(Say("Hello"), Say(" there!"), Finish("stop"))
     answer = ask(service.url)
     stream_id = events(answer)[0]["id"]
-    resumed = httpx2.get(
+    resumed = plain_http.get(
         f"{service.url}/ask/{stream_id}", headers={"Last-Event-ID": last_seen.replace(example_id, stream_id)}
     )
     assert answer.text.rstrip().replace(stream_id, example_id) == whole
@@ -115,8 +115,8 @@ def test_each_error_of_the_tree_is_documented_with_its_status(document: dict[str
 
 
 def test_an_unchanged_document_is_not_sent_again(service: RunningService) -> None:
-    first = httpx2.get(f"{service.url}/openapi.json")
-    again = httpx2.get(f"{service.url}/openapi.json", headers={"If-None-Match": first.headers["etag"]})
+    first = plain_http.get(f"{service.url}/openapi.json")
+    again = plain_http.get(f"{service.url}/openapi.json", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
@@ -142,7 +142,7 @@ def test_each_format_is_documented_with_an_answer_as_it_is_sent(
 ) -> None:
     upstream.answer(Say("Hello"), Say(" there!"), Finish("stop"))
     question = {**HELLO, "threadId": "chat-1", "runId": "run-1"}  # AG-UI's answer repeats them
-    response = httpx2.post(f"{service.url}/ask?format={name}", json=question, timeout=30)
+    response = plain_http.post(f"{service.url}/ask?format={name}", json=question, timeout=30)
     content = document["paths"]["/ask"]["post"]["responses"]["200"]["content"]
     told = content[response.headers["content-type"].partition(";")[0]]
     example = told["examples"][name]["value"] if "examples" in told else told["example"]
@@ -154,7 +154,7 @@ def test_each_format_is_documented_with_an_answer_as_it_is_sent(
 def test_the_documented_formats_are_those_that_are_offered(
     service: RunningService, document: dict[str, Any]
 ) -> None:
-    offered = httpx2.get(f"{service.url}/ask?q=Hi&format=none").json()["details"]
+    offered = plain_http.get(f"{service.url}/ask?q=Hi&format=none").json()["details"]
     enum = document["components"]["parameters"]["Format"]["schema"]["enum"]
     assert re.findall(r"\?format=([\w-]+)", offered) == enum
 
@@ -189,7 +189,7 @@ def test_each_example_of_a_refusal_is_what_the_service_says(
     service: RunningService, document: dict[str, Any], code: str, request_line: str, options: Any
 ) -> None:
     method, path = request_line.split()
-    response = httpx2.request(method, service.url + path, timeout=30, **options)
+    response = plain_http.request(method, service.url + path, timeout=30, **options)
     template = path.partition("?")[0].replace("none", "{stream_id}")
     told = document["paths"][template][method.lower()]
     expected = errors_of(told)[code]
@@ -215,7 +215,7 @@ def test_each_operation_on_answers_takes_a_key_and_tells_the_refusal_as_it_is(
             assert all(name in schemes for way in told.get("security", []) for name in way)
             by_link = path.endswith("/{stream_id}")
             assert by_link == ({"Link": []} in told.get("security", []))
-            response = httpx2.request(method, service.url + path)
+            response = plain_http.request(method, service.url + path)
             assert needs_a_key == (response.status_code == 401)
             if needs_a_key:
                 assert {**response.json(), "request_id": ""} == {
@@ -251,10 +251,10 @@ def test_the_documented_statuses_of_asking_and_reading_on_are_the_real_ones(
     upstream.answer(Say("Hi"), Finish())
     accepted = ask(service.url, headers={"Prefer": "respond-async"})
     place = accepted.headers["location"]
-    read = httpx2.get(service.url + place, timeout=30)
+    read = plain_http.get(service.url + place, timeout=30)
     last_id = parse_sse(read.content)[-1][0]
-    ended = httpx2.get(service.url + place, headers={"Last-Event-ID": last_id})
-    stopped = httpx2.delete(service.url + place)
+    ended = plain_http.get(service.url + place, headers={"Last-Event-ID": last_id})
+    stopped = plain_http.delete(service.url + place)
     attach, stop = (
         document["paths"]["/ask/{stream_id}"][method]["responses"] for method in ("get", "delete")
     )
@@ -282,7 +282,7 @@ def test_the_examples_of_the_operators_paths_are_what_the_service_says(
 ) -> None:
     for path in ("/healthz", "/readyz"):
         told = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
-        assert httpx2.get(service.url + path).json() == told["example"]
+        assert plain_http.get(service.url + path).json() == told["example"]
 
 
 def test_the_vendored_files_are_those_that_were_fetched() -> None:

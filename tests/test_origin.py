@@ -12,6 +12,7 @@ from chat_sse.access.hosts import TrustedHost
 from chat_sse.access.origin import Origins
 from chat_sse.api.error_responses import ErrorMiddleware
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.browser import chromium
 from tests.support.service import HELLO, RunningService, ask, events, serve
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
@@ -56,10 +57,10 @@ def requests(service: RunningService, headers: dict[str, str]) -> Iterator[httpx
     """Try all ways to act."""
     own = {name: value.format(own=service.url) for name, value in headers.items()}
     yield ask(service.url, headers=own)
-    yield httpx2.get(f"{service.url}/ask?q=Hello!", headers=own, timeout=20)
-    yield httpx2.get(f"{service.url}/ask/{'f' * 32}", headers=own)
-    yield httpx2.get(f"{service.url}/ask/chat/stream", headers=own)
-    yield httpx2.delete(f"{service.url}/ask/{'f' * 32}", headers=own)
+    yield plain_http.get(f"{service.url}/ask?q=Hello!", headers=own, timeout=20)
+    yield plain_http.get(f"{service.url}/ask/{'f' * 32}", headers=own)
+    yield plain_http.get(f"{service.url}/ask/chat/stream", headers=own)
+    yield plain_http.delete(f"{service.url}/ask/{'f' * 32}", headers=own)
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN.keys())
@@ -84,18 +85,18 @@ def test_a_browser_that_does_not_say_which_page_asks_may_not_ask_by_url(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     silent = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"}
-    assert httpx2.get(f"{service.url}/ask?q=Hello!", headers=silent).status_code == 403
+    assert plain_http.get(f"{service.url}/ask?q=Hello!", headers=silent).status_code == 403
     assert upstream.calls == []
     # Our own page reads on so, on plain http: it sends no referrer.
-    assert httpx2.get(f"{service.url}/ask/{'f' * 32}", headers=silent).status_code == 404
+    assert plain_http.get(f"{service.url}/ask/{'f' * 32}", headers=silent).status_code == 404
 
 
 def test_a_foreign_page_cannot_stop_an_answer(service: RunningService, upstream: ScriptedUpstream) -> None:
     upstream.answer(Say("Hi"), Silence())
     url = service.url + ask(service.url, headers={"Prefer": "respond-async"}).headers["content-location"]
-    assert httpx2.delete(url, headers={"Origin": EVIL}).status_code == 403
+    assert plain_http.delete(url, headers={"Origin": EVIL}).status_code == 403
     assert not upstream.calls[0].gone
-    assert httpx2.delete(url).status_code == 204
+    assert plain_http.delete(url).status_code == 204
 
 
 def test_with_any_origin_allowed_all_pages_may(upstream: ScriptedUpstream) -> None:
@@ -119,7 +120,7 @@ def test_on_loopback_a_foreign_host_name_is_refused_everywhere(
     service: RunningService, upstream: ScriptedUpstream, host: str
 ) -> None:
     for method, path in (("POST", "/ask"), ("GET", "/ask?q=Hi"), ("GET", "/"), ("GET", "/openapi.json")):
-        response = httpx2.request(method, service.url + path, json=HELLO, headers={"Host": host})
+        response = plain_http.request(method, service.url + path, json=HELLO, headers={"Host": host})
         assert (response.status_code, response.json()["error"]) == (421, "misdirected_request")
         assert "CHAT_SSE_ALLOWED_HOSTS" in response.json()["details"]
     assert upstream.calls == []
@@ -127,7 +128,7 @@ def test_on_loopback_a_foreign_host_name_is_refused_everywhere(
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:65535", "[::1]", "[::1]:8000"])
 def test_on_loopback_its_own_names_are_answered_on_any_port(service: RunningService, host: str) -> None:
-    assert httpx2.get(f"{service.url}/healthz", headers={"Host": host}).status_code == 200
+    assert plain_http.get(f"{service.url}/healthz", headers={"Host": host}).status_code == 200
 
 
 def test_configured_host_names_are_answered_beside_those_of_loopback(upstream: ScriptedUpstream) -> None:
@@ -137,7 +138,7 @@ def test_configured_host_names_are_answered_beside_those_of_loopback(upstream: S
         with serve({**env, "CHAT_SSE_ALLOWED_HOSTS": allowed}) as service:
             url = service.url.replace("0.0.0.0", "127.0.0.1")
             statuses[allowed] = [
-                httpx2.get(f"{url}/healthz", headers={"Host": host}).status_code
+                plain_http.get(f"{url}/healthz", headers={"Host": host}).status_code
                 for host in ("chat.example", "localhost:80", "evil.example")
             ]
     assert statuses == {"": [200, 200, 200], "chat.example": [200, 200, 421], "*": [200, 200, 200]}

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator
 
-import httpx2
 import pytest
 
 from chat_sse.access.origin import Origins
 from chat_sse.origins import origin_regex
 from chat_sse.settings import SettingsError, load_settings
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, refused_start, serve
 from tests.support.upstream import ScriptedUpstream
 
@@ -131,7 +131,7 @@ def test_a_named_page_passes_the_preflight_spends_and_reads(
     service: RunningService, upstream: ScriptedUpstream, origin: str
 ) -> None:
     page = {"Origin": origin, "Sec-Fetch-Site": "cross-site"}
-    preflight = httpx2.options(
+    preflight = plain_http.options(
         f"{service.url}/ask",
         headers={
             "Origin": origin,
@@ -150,10 +150,10 @@ def test_any_other_page_fails_at_each_of_the_three(
     service: RunningService, upstream: ScriptedUpstream, origin: str
 ) -> None:
     wanted = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    preflight = httpx2.options(f"{service.url}/ask", headers=wanted)
+    preflight = plain_http.options(f"{service.url}/ask", headers=wanted)
     assert (preflight.status_code, preflight.json()["error"]) == (403, "forbidden_origin")
     page = {"Origin": origin, "Sec-Fetch-Site": "cross-site"}
-    answer = httpx2.post(f"{service.url}/ask", json=HELLO, headers=page)
+    answer = plain_http.post(f"{service.url}/ask", json=HELLO, headers=page)
     assert (answer.status_code, answer.json()["error"]) == (403, "forbidden_origin")
     for response in (preflight, answer):
         assert "access-control-allow-origin" not in response.headers

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx2
 import pytest
 import redis
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import (
     RunningService,
     ask,
@@ -56,7 +56,7 @@ def nothing_is_left(folder: Path) -> bool:
 def read_everywhere(service: RunningService, path: str) -> list[str]:
     """Read an answer over so many connections that each worker gets some."""
     with ThreadPoolExecutor(8) as pool:
-        answers = pool.map(lambda _: httpx2.get(service.url + path, timeout=30), range(16))
+        answers = pool.map(lambda _: plain_http.get(service.url + path, timeout=30), range(16))
         return [text_of(events(answer)) for answer in answers]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from chat_sse.settings import Settings
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.ports import free_port
 from tests.support.readme import README
 from tests.support.reverse_proxies import PROXIES, caddy_version, replace, run_shown, shown
@@ -54,7 +55,7 @@ def test_a_piece_is_passed_on_before_the_next_one_is_said(
     upstream.answer(Say("Hel"), Hold(gate), Say("lo"), Finish())
     with before(service, proxy, tmp_path, shown(proxy)) as url:
         options: dict[str, Any] = {"json": HELLO, "params": {"format": wire}, "timeout": 20}
-        with httpx2.stream("POST", f"{url}/ask", **options) as answer:
+        with plain_http.stream("POST", f"{url}/ask", **options) as answer:
             pieces, seen = answer.iter_raw(), b""
             while b"Hel" not in seen:
                 seen += next(pieces)
@@ -89,7 +90,7 @@ def test_a_visitor_who_leaves_is_noticed(
     upstream.answer(*steps)
     with before(service, proxy, tmp_path, shown(proxy)) as url:
         with pytest.raises(httpx2.ReadTimeout):
-            httpx2.post(f"{url}/ask", json=HELLO, params={"format": wire}, timeout=1)
+            plain_http.post(f"{url}/ask", json=HELLO, params={"format": wire}, timeout=1)
         assert upstream.calls[0].wait_gone(5)
 
 
@@ -165,5 +166,5 @@ def written(proxy: str, path: Path) -> str:
 def ask_from(visitor: str, url: str, *, invented: str) -> int:
     """Ask from an address of this machine, and claim another one. Gives the status."""
     transport = httpx2.HTTPTransport(local_address=visitor)
-    with httpx2.Client(transport=transport, timeout=20) as client:
+    with plain_http.Client(transport=transport, timeout=20) as client:
         return client.post(f"{url}/ask", json=HELLO, headers={"X-Forwarded-For": invented}).status_code

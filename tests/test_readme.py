@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import msgspec
 import pytest
 from playwright.sync_api import Page
 
+from tests.support import plain_http
 from tests.support.browser import chromium
 from tests.support.readme import README, ROOT, code_block
 from tests.support.service import RunningService, parse_sse, serve
@@ -116,7 +116,7 @@ def test_the_client_modules_example_runs_in_a_browser(
 
 def test_the_error_bodys_example_has_the_fields_that_errors_have(service: RunningService) -> None:
     shown = msgspec.json.decode(code_block("json", "for the person"))
-    assert set(shown) == set(httpx2.get(f"{service.url}/nowhere").json())
+    assert set(shown) == set(plain_http.get(f"{service.url}/nowhere").json())
 
 
 def test_the_example_for_openais_sdk_runs(service: RunningService, upstream: ScriptedUpstream) -> None:

@@ -15,6 +15,7 @@ import pytest
 from chat_sse.upstreams.local import LocalModel, start_local_model
 from tests.bench.launch import Place
 from tests.bench.servers import litellm
+from tests.support import plain_http
 from tests.support.service import RunningService, ask, events, parse_sse, serve, text_of
 
 START_SECONDS = 150.0
@@ -51,7 +52,7 @@ def test_its_context_overflow_is_a_rejection_that_asking_again_cannot_mend(embed
 
 def test_its_death_in_mid_answer_is_an_error_and_never_a_whole_answer(embedded: RunningService) -> None:
     received = b""
-    with httpx2.stream("POST", f"{embedded.url}/ask", json=LONG, timeout=30) as response:
+    with plain_http.stream("POST", f"{embedded.url}/ask", json=LONG, timeout=30) as response:
         for data in response.iter_raw():
             received += data
             if b'"delta"' in received:
@@ -100,7 +101,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx2.get(f"{url}/health/liveliness", timeout=2).status_code == 200:
+            if plain_http.get(f"{url}/health/liveliness", timeout=2).status_code == 200:
                 return
         except httpx2.TransportError:
             time.sleep(0.2)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-import httpx2
 import pytest
 import redis
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, events, serve
 from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
@@ -45,8 +45,8 @@ def test_neither_site_sees_or_counts_what_is_the_others(
     upstream.answer(Say("Hi"), Finish())
     key = {"Idempotency-Key": "the same"}
     [start, *_] = events(ask(blue.url, headers=key))
-    assert httpx2.get(f"{green.url}/ask/{start['id']}").status_code == 404
-    assert httpx2.delete(f"{green.url}/ask/{start['id']}").status_code == 404
+    assert plain_http.get(f"{green.url}/ask/{start['id']}").status_code == 404
+    assert plain_http.delete(f"{green.url}/ask/{start['id']}").status_code == 404
     [other, *_] = events(ask(green.url, headers=key))
     assert other["id"] != start["id"]
     assert upstream.paid_calls == 2
@@ -65,10 +65,10 @@ def test_a_running_answer_is_stopped_by_its_own_site_alone(
 ) -> None:
     blue, green = sites
     upstream.answer(Say("Hi"), Silence())
-    response = httpx2.post(f"{blue.url}/ask", json=HELLO, headers={"Prefer": "respond-async"})
+    response = plain_http.post(f"{blue.url}/ask", json=HELLO, headers={"Prefer": "respond-async"})
     address = response.headers["Content-Location"]
-    assert httpx2.delete(green.url + address).status_code == 404
-    assert httpx2.delete(blue.url + address).status_code == 204
+    assert plain_http.delete(green.url + address).status_code == 404
+    assert plain_http.delete(blue.url + address).status_code == 204
 
 
 def test_a_prefix_that_is_none_is_refused_at_start(redis_server: RedisServer) -> None:

@@ -13,12 +13,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 import redis
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.service import (
     HELLO,
@@ -84,7 +84,7 @@ def test_another_process_gives_the_same_bytes_while_it_runs_and_afterwards(
             assert there.whole() == here.whole()
     whole = here.whole()
     for service in (left, right):
-        again = httpx2.get(f"{service.url}/ask/{here.id}", timeout=30)
+        again = plain_http.get(f"{service.url}/ask/{here.id}", timeout=30)
         assert again.content.replace(HEARTBEAT, b"") == whole
     assert upstream.paid_calls == 1
 
@@ -98,10 +98,10 @@ def test_another_process_resumes_after_any_event(
     blocks = whole.content.replace(HEARTBEAT, b"").split(b"\n\n")
     for seq in range(len(blocks) - 2):
         place = {"Last-Event-ID": f"{stream_id}.{seq}"}
-        rest = httpx2.get(f"{right.url}/ask/{stream_id}", headers=place, timeout=30)
+        rest = plain_http.get(f"{right.url}/ask/{stream_id}", headers=place, timeout=30)
         assert rest.content.replace(HEARTBEAT, b"") == b"\n\n".join(blocks[seq + 1 :])
     end = {"Last-Event-ID": f"{stream_id}.{len(blocks) - 2}"}
-    assert httpx2.get(f"{right.url}/ask/{stream_id}", headers=end, timeout=30).status_code == 204
+    assert plain_http.get(f"{right.url}/ask/{stream_id}", headers=end, timeout=30).status_code == 204
     assert upstream.paid_calls == 1
 
 
@@ -115,7 +115,7 @@ def test_a_stop_from_another_process_closes_a_silent_upstream_within_a_second(
             there.wait_for(b"Hel")
             [call] = upstream.wait_for_calls(1)
             for _ in range(2):
-                assert httpx2.delete(f"{right.url}/ask/{here.id}", timeout=30).status_code == 204
+                assert plain_http.delete(f"{right.url}/ask/{here.id}", timeout=30).status_code == 204
             assert call.wait_gone(1)
             assert here.last_event() == {"type": "done", "finish_reason": "cancelled", "usage": None}
             assert there.whole() == here.whole()
@@ -125,13 +125,13 @@ def test_a_stop_from_another_process_ends_a_call_that_upstream_has_not_accepted(
     left: RunningService, right: RunningService, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer(Silence())
-    accepted = httpx2.post(f"{left.url}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
+    accepted = plain_http.post(f"{left.url}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
     assert accepted.status_code == 202
     [call] = upstream.wait_for_calls(1)
     path = accepted.headers["content-location"]
-    assert httpx2.delete(f"{right.url}{path}", timeout=30).status_code == 204
+    assert plain_http.delete(f"{right.url}{path}", timeout=30).status_code == 204
     assert call.wait_gone(1)
-    found = events(httpx2.get(f"{right.url}{path}", timeout=30))
+    found = events(plain_http.get(f"{right.url}{path}", timeout=30))
     assert [event["type"] for event in found] == ["start", "done"]
     assert found[-1]["finish_reason"] == "cancelled"
 
@@ -227,7 +227,7 @@ def test_a_killed_producer_leaves_no_reader_hanging(
             doomed.process.send_signal(signal.SIGKILL)
             last = there.last_event()
             assert (last["type"], last["error"], last["retryable"]) == ("error", "internal_error", True)
-        again = httpx2.get(f"{right.url}/ask/{here.id}", timeout=30)
+        again = plain_http.get(f"{right.url}/ask/{here.id}", timeout=30)
         assert again.content.replace(HEARTBEAT, b"") == there.whole()
 
 
@@ -252,9 +252,9 @@ def test_an_outage_of_redis_cuts_no_local_reader_and_is_over_when_it_is_back(
             refused = ask(service.url)  # by the limits or by the log, whichever is asked first
             assert (refused.status_code, refused.json()["retryable"]) == (503, True)
             assert int(refused.headers["retry-after"]) > 0
-            assert httpx2.get(f"{service.url}/readyz", timeout=30).status_code == 503
-            assert httpx2.get(f"{service.url}/healthz", timeout=30).status_code == 200
-        unread = httpx2.get(f"{other.url}/ask/{here.id}", timeout=30)
+            assert plain_http.get(f"{service.url}/readyz", timeout=30).status_code == 503
+            assert plain_http.get(f"{service.url}/healthz", timeout=30).status_code == 200
+        unread = plain_http.get(f"{other.url}/ask/{here.id}", timeout=30)
         assert (unread.status_code, unread.json()["error"]) == (503, "log_unavailable")
         gate.set()
         assert here.last_event()["finish_reason"] == "stop"
@@ -266,7 +266,7 @@ def test_an_outage_of_redis_cuts_no_local_reader_and_is_over_when_it_is_back(
         # What Redis had lost, its producer has sent again: the reader that was cut off reads on.
         seen = f"{here.id}.1"
         wait_until_found(other, here.id)
-        rest = httpx2.get(f"{other.url}/ask/{here.id}", headers={"Last-Event-ID": seen}, timeout=30)
+        rest = plain_http.get(f"{other.url}/ask/{here.id}", headers={"Last-Event-ID": seen}, timeout=30)
         assert text_of(events(rest)) == "lo"
         assert text_of(events(ask(other.url))) == "Hello there!"
         assert PASSWORD not in producer.log() + other.log()
@@ -274,11 +274,11 @@ def test_an_outage_of_redis_cuts_no_local_reader_and_is_over_when_it_is_back(
 
 
 def wait_until_ready(service: RunningService) -> None:
-    until(lambda: httpx2.get(f"{service.url}/readyz", timeout=30).status_code == 200)
+    until(lambda: plain_http.get(f"{service.url}/readyz", timeout=30).status_code == 200)
 
 
 def wait_until_found(service: RunningService, stream_id: str) -> None:
-    until(lambda: httpx2.head(f"{service.url}/ask/{stream_id}", timeout=30).status_code == 200)
+    until(lambda: plain_http.head(f"{service.url}/ask/{stream_id}", timeout=30).status_code == 200)
 
 
 def test_a_service_may_start_before_its_redis(
@@ -286,7 +286,7 @@ def test_a_service_may_start_before_its_redis(
 ) -> None:
     redis = RedisServer()
     with serve({**environment, "CHAT_SSE_REDIS_URL": redis.url}) as service:
-        ready = httpx2.get(f"{service.url}/readyz", timeout=30)
+        ready = plain_http.get(f"{service.url}/readyz", timeout=30)
         assert (ready.status_code, ready.json()["error"]) == (503, "log_unavailable")
         assert ask(service.url).status_code == 503
         assert upstream.paid_calls == 0
@@ -309,7 +309,7 @@ def test_any_worker_serves_any_resume_and_any_stop(
         place = whole.headers["content-location"]
 
         def again(_: int) -> bytes:
-            response = httpx2.get(f"{service.url}{place}", timeout=30)  # a connection of its own
+            response = plain_http.get(f"{service.url}{place}", timeout=30)  # a connection of its own
             return response.content.replace(HEARTBEAT, b"")
 
         with ThreadPoolExecutor(8) as pool:
@@ -318,7 +318,7 @@ def test_any_worker_serves_any_resume_and_any_stop(
             with asking(service) as stream:
                 stream.wait_for(b"Hel")
                 call = upstream.wait_for_calls(number + 2)[-1]
-                assert httpx2.delete(f"{service.url}/ask/{stream.id}", timeout=30).status_code == 204
+                assert plain_http.delete(f"{service.url}/ask/{stream.id}", timeout=30).status_code == 204
                 assert call.wait_gone(1)
                 assert stream.last_event()["finish_reason"] == "cancelled"
         assert service.terminate() == 0

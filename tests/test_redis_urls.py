@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx2
 import pytest
 import trustme
 
 from chat_sse.redis_access import mode_of
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.service import ask, events, refused_start, serve, text_of
 from tests.support.upstream import Finish, Say, ScriptedUpstream
@@ -49,7 +49,7 @@ def test_two_processes_share_a_redis(
         env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_REDIS_URL": url}
         with serve(env) as left, serve(env) as right:
             asked = ask(left.url)
-            read = httpx2.get(right.url + asked.headers["Content-Location"], timeout=30)
+            read = plain_http.get(right.url + asked.headers["Content-Location"], timeout=30)
             assert text_of(events(read)) == text_of(events(asked)) == "Hello"
             assert PASSWORD not in left.log() + right.log()
 

@@ -14,6 +14,7 @@ import pytest
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, events, parse_sse, serve, text_of
 from tests.support.upstream import (
     Accept,
@@ -92,7 +93,7 @@ class Reader:
         return start.partition(b'"')[0].decode()
 
     def _read(self, method: str, url: str, options: dict[str, Any]) -> None:
-        with httpx2.stream(method, url, timeout=PATIENCE, **options) as response:
+        with plain_http.stream(method, url, timeout=PATIENCE, **options) as response:
             with self._grew:
                 self.status = response.status_code
                 self._grew.notify_all()
@@ -118,7 +119,7 @@ def wire(response: httpx2.Response) -> bytes:
 
 
 def get(url: str, **options: Any) -> httpx2.Response:
-    return httpx2.get(url, timeout=PATIENCE, **options)
+    return plain_http.get(url, timeout=PATIENCE, **options)
 
 
 def post(service: RunningService, key: str | None = None, body: Any = HELLO) -> httpx2.Response:
@@ -214,7 +215,7 @@ def test_what_only_looks_like_respond_async_is_answered_at_once(
 @pytest.mark.parametrize("path", ["/ask?q=hi", "/ask?q=hi&id=head-1", "/ask?messages=[]", "/ask"])
 def test_head_never_pays(service: RunningService, upstream: ScriptedUpstream, path: str) -> None:
     with no_paid_call(upstream):
-        response = httpx2.head(service.url + path, headers={"Prefer": "respond-async"}, timeout=PATIENCE)
+        response = plain_http.head(service.url + path, headers={"Prefer": "respond-async"}, timeout=PATIENCE)
         assert response.status_code == (200 if "q=" in path else 400)
         assert response.content == b""
 
@@ -224,10 +225,10 @@ def test_head_of_an_answer_tells_its_headers_and_leaves_it_alone(
 ) -> None:
     place = ask(service.url).headers["content-location"]
     with no_paid_call(upstream):
-        response = httpx2.head(service.url + place, timeout=PATIENCE)
+        response = plain_http.head(service.url + place, timeout=PATIENCE)
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
-        assert httpx2.head(f"{service.url}/ask/{UNKNOWN}", timeout=PATIENCE).status_code == 404
+        assert plain_http.head(f"{service.url}/ask/{UNKNOWN}", timeout=PATIENCE).status_code == 404
 
 
 # The same question again.
@@ -367,7 +368,7 @@ def test_resuming_a_finished_answer_after_any_event_gives_the_bytes_that_followe
     stream_id = pairs[0][1]["id"]
     assert wire(get(f"{service.url}/ask/{stream_id}")) == whole
     assert wire(get(f"{service.url}/ask/{stream_id}?last_event_id=")) == whole
-    with httpx2.Client(timeout=PATIENCE) as client:
+    with plain_http.Client(timeout=PATIENCE) as client:
         for seq, (event_id, _) in enumerate(pairs[:-1]):
             for method, url, headers in resumes(service, stream_id, event_id):
                 rest = wire(client.request(method, url, headers=headers))
@@ -407,7 +408,7 @@ def test_after_the_terminal_event_get_is_204_and_post_replays_it(
     assert last["type"] == "done"
     with no_paid_call(upstream):
         for method, url, headers in resumes(service, stream_id, last_id):
-            response = httpx2.request(method, url, headers=headers, timeout=PATIENCE)
+            response = plain_http.request(method, url, headers=headers, timeout=PATIENCE)
             if method == "POST":
                 assert wire(response) == blocks_of(whole)[-1]
             else:
@@ -466,7 +467,7 @@ def test_a_last_event_id_that_is_none_of_ours_is_an_error_and_free(
     header = {b"Last-Event-ID": place.encode()}
     with no_paid_call(upstream):
         for response in (
-            httpx2.post(f"{service.url}/ask", json=HELLO, headers=header, timeout=PATIENCE),
+            plain_http.post(f"{service.url}/ask", json=HELLO, headers=header, timeout=PATIENCE),
             get(f"{service.url}/ask?q=hi&id=with-a-bad-place", headers=header),
             get(f"{service.url}/ask", params={"q": "hi", "last_event_id": place}),
             get(f"{service.url}/ask/{UNKNOWN}", params={"last_event_id": place}),
@@ -500,7 +501,7 @@ def test_an_unknown_answer_is_404_and_free(
     service: RunningService, upstream: ScriptedUpstream, method: str, stream_id: str
 ) -> None:
     with no_paid_call(upstream):
-        response = httpx2.request(method, f"{service.url}/ask/{stream_id}", timeout=PATIENCE)
+        response = plain_http.request(method, f"{service.url}/ask/{stream_id}", timeout=PATIENCE)
         assert response.status_code == 404
         assert error_of(response) in {"stream_not_found", "not_found"}
 
@@ -576,7 +577,7 @@ def test_delete_ends_an_answer_for_every_reader_and_closes_upstream_within_a_sec
     for reader in readers:
         reader.wait_for(b'"a"' if isinstance(steps[0], Say) else b'"type":"start"')
     for _ in range(2):
-        stopped = httpx2.delete(f"{service.url}/ask/{stream_id}", timeout=PATIENCE)
+        stopped = plain_http.delete(f"{service.url}/ask/{stream_id}", timeout=PATIENCE)
         assert (stopped.status_code, stopped.content) == (204, b"")
     assert upstream.calls[0].wait_gone(1)
     service.wait_for_log(f"answer.stopped id={stream_id}")
@@ -591,7 +592,7 @@ def test_delete_ends_an_answer_for_every_reader_and_closes_upstream_within_a_sec
 def test_delete_after_the_end_changes_nothing(service: RunningService, upstream: ScriptedUpstream) -> None:
     answer = ask(service.url)
     url = service.url + answer.headers["content-location"]
-    assert httpx2.delete(url, timeout=PATIENCE).status_code == 204
+    assert plain_http.delete(url, timeout=PATIENCE).status_code == 204
     assert wire(get(url)) == wire(answer)
     assert events(answer)[-1]["finish_reason"] == "stop"
 
@@ -602,6 +603,6 @@ def test_a_stopped_question_asked_again_with_its_key_is_not_paid_again(
     upstream.answer(Say("a"), Silence())
     headers = {"Idempotency-Key": "stopped"}
     reader = Reader(pool, "POST", f"{service.url}/ask", json=HELLO, headers=headers)
-    httpx2.delete(f"{service.url}/ask/{reader.stream_id()}", timeout=PATIENCE).raise_for_status()
+    plain_http.delete(f"{service.url}/ask/{reader.stream_id()}", timeout=PATIENCE).raise_for_status()
     assert wire(post(service, "stopped")) == reader.result()
     assert upstream.paid_calls == 1

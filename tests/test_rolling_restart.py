@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.reverse_proxies import replace, run_shown, shown
@@ -113,7 +114,7 @@ def restart_both(start: Start, upstream: ScriptedUpstream, url: str) -> list[htt
         while not enough.is_set():
             answers.append(ask(url))
 
-    until(lambda: httpx2.get(f"{url}/readyz").status_code == 200)
+    until(lambda: plain_http.get(f"{url}/readyz").status_code == 200)
     with ThreadPoolExecutor(ASKERS) as pool:
         asked = [pool.submit(keep_asking) for _ in range(ASKERS)]
         try:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.conftest import QUICK
 from tests.page.reader import WAIT_MS, Reader
+from tests.support import plain_http
 from tests.support.browser import chromium
 from tests.support.nginx import run_nginx
 from tests.support.ports import free_port
@@ -54,18 +54,18 @@ def test_every_address_that_is_given_out_leads_back(site: str, upstream: Scripte
     answer = ask(chat)
     place = answer.headers["content-location"]
     assert place.startswith("/chat/ask/")
-    assert httpx2.get(site + place).text == answer.text
-    later = httpx2.post(f"{chat}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
+    assert plain_http.get(site + place).text == answer.text
+    later = plain_http.post(f"{chat}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
     assert later.headers["location"].startswith("/chat/ask/")
-    assert text_of(events(httpx2.get(site + later.headers["location"]))) == "under a path"
-    assert httpx2.delete(site + later.headers["content-location"]).status_code == 204
+    assert text_of(events(plain_http.get(site + later.headers["location"]))) == "under a path"
+    assert plain_http.delete(site + later.headers["content-location"]).status_code == 204
     assert upstream.paid_calls == 2
-    assert httpx2.get(f"{chat}/openapi.json").json()["servers"][0]["url"] == "/chat"
-    assert httpx2.get(f"{chat}/readyz").status_code == 200
-    assert httpx2.get(chat, follow_redirects=True).url == f"{chat}/"
-    docs = httpx2.get(f"{chat}/docs/")
+    assert plain_http.get(f"{chat}/openapi.json").json()["servers"][0]["url"] == "/chat"
+    assert plain_http.get(f"{chat}/readyz").status_code == 200
+    assert plain_http.get(chat, follow_redirects=True).url == f"{chat}/"
+    docs = plain_http.get(f"{chat}/docs/")
     assert (docs.status_code, docs.headers["location"]) == (307, "../docs")
-    assert httpx2.get(f"{chat}/nothing").json()["error"] == "not_found"
+    assert plain_http.get(f"{chat}/nothing").json()["error"] == "not_found"
 
 
 def test_the_page_asks_and_reads_on_after_a_reload(

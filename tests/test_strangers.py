@@ -13,6 +13,7 @@ from chat_sse.limits.budget import Budget
 from chat_sse.limits.plan import EVERYBODY, Plan
 from chat_sse.limits.rates import Rate
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, serve
 from tests.support.upstream import Finish, Hold, Refuse, Say, ScriptedUpstream, Silence
@@ -91,7 +92,7 @@ def test_stopped_questions_of_many_networks_leave_everybodys_day(
         assert taken.status_code in (202, 429)
         if taken.status_code == 202:
             path = taken.headers["Content-Location"]
-            assert httpx2.delete(service.url + path, headers=network(number)).status_code == 204
+            assert plain_http.delete(service.url + path, headers=network(number)).status_code == 204
     upstream.answer(Say("Hi"), Finish())
     assert code(ask(service.url, headers=FRIEND)) == "ok"
 

@@ -4,10 +4,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import httpx2
 import pytest
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.collector import Collector
 from tests.support.service import HELLO, RunningService, ask, events, serve
 from tests.support.streams import asking
@@ -88,8 +88,8 @@ def test_stops_and_resumes_are_events(
     upstream.answer(Say("Hi"), Silence())
     with asking(service) as stream:
         stream.wait_for(b"Hi")
-        httpx2.delete(f"{service.url}/ask/{stream.id}")
-    httpx2.get(f"{service.url}/ask/{stream.id}", headers={"Last-Event-ID": f"{stream.id}.0"})
+        plain_http.delete(f"{service.url}/ask/{stream.id}")
+    plain_http.get(f"{service.url}/ask/{stream.id}", headers={"Last-Event-ID": f"{stream.id}.0"})
     stopped = collector.wait_for(lambda span: span.kind == "client" and "stop" in span.events)
     assert stopped.attributes["gen_ai.response.finish_reasons"] == ["cancelled"]
     assert not stopped.is_error
@@ -101,7 +101,7 @@ def test_no_span_holds_content_a_key_or_an_address(
     service: RunningService, upstream: ScriptedUpstream, collector: Collector
 ) -> None:
     upstream.answer(Say("canary-answer"), Finish())
-    httpx2.get(f"{service.url}/ask", params={"q": "canary-question", "id": "canary-id"}, timeout=30)
+    plain_http.get(f"{service.url}/ask", params={"q": "canary-question", "id": "canary-id"}, timeout=30)
     ask(service.url, HELLO, headers={"X-Request-Id": "last", "baggage": "canary=1", "tracestate": "canary=1"})
     collector.wait_for(lambda span: span.attributes.get("chat_sse.request_id") == "last")
     for span in collector.spans:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,6 +11,7 @@ from starlette.testclient import TestClient
 
 from chat_sse.access.paths import TrailingSlash
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, parse_sse, serve
 from tests.support.upstream import ScriptedUpstream
 
@@ -21,14 +21,16 @@ PAGE = "http://localhost:3000"
 def test_a_question_and_its_answer_are_found_with_a_slash(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
-    asked = httpx2.post(f"{service.url}/ask/?format=sse", json=HELLO, headers={"Origin": PAGE}, timeout=30)
+    asked = plain_http.post(
+        f"{service.url}/ask/?format=sse", json=HELLO, headers={"Origin": PAGE}, timeout=30
+    )
     assert asked.status_code == 200
     assert asked.headers["access-control-allow-origin"] == PAGE
     place = asked.headers["content-location"]
     assert place.startswith("/ask/")
-    assert parse_sse(httpx2.get(f"{service.url}{place}/").content) == parse_sse(asked.content)
-    assert httpx2.delete(f"{service.url}{place}/").status_code == 204
-    assert httpx2.get(f"{service.url}/ask/?q=Hi", timeout=30).status_code == 200
+    assert parse_sse(plain_http.get(f"{service.url}{place}/").content) == parse_sse(asked.content)
+    assert plain_http.delete(f"{service.url}{place}/").status_code == 204
+    assert plain_http.get(f"{service.url}/ask/?q=Hi", timeout=30).status_code == 200
     assert upstream.paid_calls == 2
 
 
@@ -49,7 +51,7 @@ def test_a_question_and_its_answer_are_found_with_a_slash(
     ],
 )
 def test_no_path_is_redirected(service: RunningService, path: str, status: int) -> None:
-    response = httpx2.get(f"{service.url}{path}")
+    response = plain_http.get(f"{service.url}{path}")
     assert response.status_code == status
     assert "location" not in response.headers
     if status == 404:
@@ -58,9 +60,9 @@ def test_no_path_is_redirected(service: RunningService, path: str, status: int) 
 
 @pytest.mark.parametrize("page", ["docs", "redoc"])
 def test_a_page_with_relative_links_is_shown_without_its_slash(service: RunningService, page: str) -> None:
-    response = httpx2.get(f"{service.url}/{page}/")
+    response = plain_http.get(f"{service.url}/{page}/")
     assert (response.status_code, response.headers["location"]) == (307, f"../{page}")
-    assert httpx2.get(f"{service.url}/{page}/", follow_redirects=True).url == f"{service.url}/{page}"
+    assert plain_http.get(f"{service.url}/{page}/", follow_redirects=True).url == f"{service.url}/{page}"
 
 
 def test_no_response_names_the_host_that_a_client_sent(upstream: ScriptedUpstream) -> None:
@@ -68,7 +70,7 @@ def test_no_response_names_the_host_that_a_client_sent(upstream: ScriptedUpstrea
     with serve(env) as service:
         for path in ("/ask/", "/docs/", "/docs/assets", "/nothing/"):
             for method in ("GET", "POST", "DELETE", "OPTIONS"):
-                response = httpx2.request(method, service.url + path, headers={"Host": "evil.example"})
+                response = plain_http.request(method, service.url + path, headers={"Host": "evil.example"})
                 assert "evil" not in f"{response.headers} {response.text}"
                 assert "//" not in response.headers.get("location", "")
 
@@ -76,7 +78,7 @@ def test_no_response_names_the_host_that_a_client_sent(upstream: ScriptedUpstrea
 def test_the_limits_hold_with_a_slash_too(upstream: ScriptedUpstream) -> None:
     env = {**QUICK, "OPENAI_BASE_URL": upstream.base_url, "CHAT_SSE_RATE_LIMIT": "1/hour"}
     with serve(env) as service:
-        first, second = (httpx2.post(f"{service.url}/ask/", json=HELLO, timeout=30) for _ in range(2))
+        first, second = (plain_http.post(f"{service.url}/ask/", json=HELLO, timeout=30) for _ in range(2))
     assert (first.status_code, second.status_code) == (200, 429)
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from chat_sse.access.address import UNIX, ClientAddresses
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, parse_sse, refused_start, serve, text_of, workers_of
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
 
 def ask_over(path: Path) -> str:
     """Ask over a socket; gives the answer's text."""
-    with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), timeout=20) as client:
+    with plain_http.Client(transport=httpx2.HTTPTransport(uds=str(path)), timeout=20) as client:
         answer = client.post("http://localhost/ask", json=HELLO)
     assert answer.status_code == 200, answer.text
     return text_of([event for _, event in parse_sse(answer.content)])

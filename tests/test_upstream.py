@@ -14,6 +14,7 @@ import httpx2
 import openai
 import pytest
 
+from tests.support import plain_http
 from tests.support.upstream import (
     DEFAULT_USAGE,
     Accept,
@@ -48,7 +49,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 
 def ask(upstream: ScriptedUpstream, body: dict[str, Any] = ASK) -> httpx2.Response:
-    return httpx2.post(f"{upstream.base_url}/chat/completions", json=body, timeout=5)
+    return plain_http.post(f"{upstream.base_url}/chat/completions", json=body, timeout=5)
 
 
 def dial(upstream: ScriptedUpstream) -> socket.socket:
@@ -113,7 +114,7 @@ def test_usage_comes_only_when_asked_for(upstream: ScriptedUpstream) -> None:
 def test_a_finished_answer_keeps_its_connection(upstream: ScriptedUpstream) -> None:
     upstream.answer_next(Refuse(500))
     upstream.answer_next(Say("no finish reason"), Eof())
-    with httpx2.Client(timeout=5) as client:
+    with plain_http.Client(timeout=5) as client:
         for _ in range(4):
             client.post(f"{upstream.base_url}/chat/completions", json=ASK)
     assert upstream.accepted_connections == 1
@@ -214,7 +215,7 @@ def test_raw_bytes_and_chunks_go_out_as_they_are(upstream: ScriptedUpstream) -> 
 
 def test_split_bytes_arrive_in_pieces(upstream: ScriptedUpstream) -> None:
     upstream.answer(Accept(), Split(2), Raw("Grüße".encode()), Eof())
-    with httpx2.stream("POST", f"{upstream.base_url}/chat/completions", json=ASK, timeout=5) as response:
+    with plain_http.stream("POST", f"{upstream.base_url}/chat/completions", json=ASK, timeout=5) as response:
         pieces = list(response.iter_raw())
     assert pieces == [b"Gr", b"\xc3\xbc", b"\xc3\x9f", b"e"]
 
@@ -237,7 +238,7 @@ async def test_many_answers_hold_at_one_gate(upstream: ScriptedUpstream) -> None
     gate = threading.Event()
     upstream.answer(Accept(), Hold(gate), Say("go"), Finish())
     limits = httpx2.Limits(max_connections=None)
-    async with httpx2.AsyncClient(timeout=20, limits=limits) as client, asyncio.TaskGroup() as group:
+    async with plain_http.AsyncClient(timeout=20, limits=limits) as client, asyncio.TaskGroup() as group:
         asks = [
             group.create_task(client.post(f"{upstream.base_url}/chat/completions", json=ASK))
             for _ in range(100)
@@ -308,7 +309,7 @@ def test_it_runs_by_hand() -> None:
         assert process.stdout is not None
         try:
             base_url = process.stdout.readline().strip()
-            response = httpx2.post(f"{base_url}/chat/completions", json=ASK, timeout=5)
+            response = plain_http.post(f"{base_url}/chat/completions", json=ASK, timeout=5)
         finally:
             process.terminate()
     assert [event["choices"][0]["delta"].get("content") for event in events(response)[1:3]] == ["Hi", " you"]

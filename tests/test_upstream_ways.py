@@ -21,6 +21,7 @@ import pytest
 import trustme
 
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, events, serve, text_of
 from tests.support.upstream import (
     Accept,
@@ -215,7 +216,7 @@ def test_one_connection_serves_fifty_questions_in_turn(
 
 async def ask_together(url: str, count: int) -> list[tuple[str, str]]:
     limits = httpx2.Limits(max_connections=None)
-    async with httpx2.AsyncClient(timeout=50, limits=limits) as client:
+    async with plain_http.AsyncClient(timeout=50, limits=limits) as client:
         asking = [client.post(f"{url}/ask", json=HELLO) for _ in range(count)]
         return [outcome(response) for response in await asyncio.gather(*asking)]
 
@@ -233,9 +234,9 @@ def test_a_stopped_answers_connection_is_closed_and_not_used_again(
     service: RunningService, upstream: ScriptedUpstream
 ) -> None:
     upstream.answer_next(Say("Hi"), Silence())
-    place = httpx2.post(f"{service.url}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
+    place = plain_http.post(f"{service.url}/ask", json=HELLO, headers={"Prefer": "respond-async"}, timeout=30)
     [call] = upstream.wait_for_calls(1)
-    assert httpx2.delete(service.url + place.headers["location"]).status_code == 204
+    assert plain_http.delete(service.url + place.headers["location"]).status_code == 204
     assert call.wait_gone()
     assert outcome(ask(service.url)) == ("Hello there!", "stop")
     assert [call.connection_number for call in upstream.calls] == [1, 2]

@@ -18,6 +18,7 @@ from chat_sse.limits.plan import OwnLimits, Plan
 from chat_sse.limits.rates import Rate
 from chat_sse.settings import Settings
 from tests.conftest import QUICK
+from tests.support import plain_http
 from tests.support.redis_server import RedisServer
 from tests.support.service import HELLO, RunningService, ask, events, serve, until
 from tests.support.tokens import SECRET, bearer, token
@@ -50,7 +51,7 @@ def as_(who: str, **more: Any) -> dict[str, str]:
 
 
 def me(service: RunningService, headers: dict[str, str]) -> dict[str, Any]:
-    response = httpx2.get(f"{service.url}/me", headers=headers)
+    response = plain_http.get(f"{service.url}/me", headers=headers)
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
@@ -202,9 +203,9 @@ def test_looking_where_one_stands_counts_nothing(upstream: ScriptedUpstream) -> 
         }
         ask(service.url, headers=bearer(KEY))
         assert me(service, bearer(KEY))["requests"]["left"] == 1
-        assert httpx2.get(f"{service.url}/me").status_code == 401
+        assert plain_http.get(f"{service.url}/me").status_code == 401
         foreign = {**bearer(KEY), "Origin": "https://evil.example"}
-        assert httpx2.get(f"{service.url}/me", headers=foreign).status_code == 403
+        assert plain_http.get(f"{service.url}/me", headers=foreign).status_code == 403
 
 
 def test_a_person_is_called_by_its_name_where_the_token_has_one(upstream: ScriptedUpstream) -> None:
@@ -238,12 +239,12 @@ def test_a_trusted_proxy_names_people_and_nobody_else_does(upstream: ScriptedUps
             {"X-Forwarded-User": "x" * 300},
             {"Authorization": "Bearer wrong"},
         ):
-            response = httpx2.get(f"{service.url}/me", headers=nobody)
+            response = plain_http.get(f"{service.url}/me", headers=nobody)
             assert (response.status_code, response.json()["accepts"]) == (401, ["proxy"])
         service.wait_for_log("path=/me status=200 client=proxy:ada@example.org")
     with serve({**env, "CHAT_SSE_TRUSTED_PROXIES": "10.0.0.0/8"}) as service:
         forged = {**ada, "X-Forwarded-For": "10.0.0.1"}
-        assert httpx2.get(f"{service.url}/me", headers=forged).status_code == 401
+        assert plain_http.get(f"{service.url}/me", headers=forged).status_code == 401
     with serve(
         {**env, "CHAT_SSE_TRUSTED_PROXIES": "10.0.0.0/8", "CHAT_SSE_MAY_ASK": "proxy,anonymous"}
     ) as service:
@@ -260,7 +261,9 @@ def test_a_person_of_a_proxys_and_one_of_a_token_are_two_even_with_one_name(
     with serve(env) as service:
         ways = [as_("ada"), {"Remote-User": "ada"}, bearer(KEY)]
         paths = [ask(service.url, headers=way).headers["content-location"] for way in ways]
-        found = [[httpx2.get(service.url + path, headers=way).status_code for path in paths] for way in ways]
+        found = [
+            [plain_http.get(service.url + path, headers=way).status_code for path in paths] for way in ways
+        ]
     assert found == [[200, 404, 404], [404, 200, 404], [404, 404, 200]]
 
 

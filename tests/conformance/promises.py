@@ -12,6 +12,7 @@ import httpx2
 import msgspec
 
 from chat_sse.formats.sse import HEARTBEAT
+from tests.support import plain_http
 from tests.support.faults import FAULTS, WHOLE, WORDS, Fault
 from tests.support.streams import streaming
 from tests.support.upstream import Finish, Hold, Say, ScriptedUpstream
@@ -33,10 +34,10 @@ class Server:
         return text
 
     def ask(self, question: str, **headers: str) -> httpx2.Response:
-        return httpx2.post(f"{self.url}/ask", json=body_of(question), headers=headers, timeout=SECONDS)
+        return plain_http.post(f"{self.url}/ask", json=body_of(question), headers=headers, timeout=SECONDS)
 
     def read(self, path: str, **headers: str) -> httpx2.Response:
-        return httpx2.get(f"{self.url}{path}", headers=headers, timeout=SECONDS)
+        return plain_http.get(f"{self.url}{path}", headers=headers, timeout=SECONDS)
 
 
 def body_of(question: str) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def bad_input_is_an_error_response_and_no_call(server: Server) -> None:
         [],
     )
     for body in wrong:
-        response = httpx2.post(f"{server.url}/ask", json=body, timeout=SECONDS)
+        response = plain_http.post(f"{server.url}/ask", json=body, timeout=SECONDS)
         assert response.status_code == 400, f"status {response.status_code} for {body}"
         check_error(response.json())
     assert len(server.upstream.calls) == calls, "upstream was asked"
@@ -151,7 +152,7 @@ def a_stop_ends_it_for_every_reader_and_closes_the_call(server: Server) -> None:
             path = first.response.headers["content-location"]
             with streaming("GET", f"{server.url}{path}") as second:
                 second.wait_for(WORDS[2].encode())
-                stopped = httpx2.delete(f"{server.url}{path}", timeout=SECONDS)
+                stopped = plain_http.delete(f"{server.url}{path}", timeout=SECONDS)
                 assert stopped.status_code == 204, f"DELETE gave {stopped.status_code}"
                 for reader in (first, second):
                     last = reader.last_event()
@@ -175,7 +176,7 @@ def a_key_with_another_body_is_refused(server: Server) -> None:
 def an_unknown_answer_is_404(server: Server) -> None:
     for response in (
         server.read("/ask/unknown"),
-        httpx2.delete(f"{server.url}/ask/unknown", timeout=SECONDS),
+        plain_http.delete(f"{server.url}/ask/unknown", timeout=SECONDS),
     ):
         assert response.status_code == 404, f"status {response.status_code}"
         check_error(response.json())

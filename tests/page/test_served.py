@@ -3,15 +3,15 @@
 import hashlib
 import re
 
-import httpx2
 import pytest
 
 from chat_sse.web.chat import CONTENT_SECURITY_POLICY, FOLDER
+from tests.support import plain_http
 from tests.support.service import RunningService
 
 
 def test_the_page_is_served_under_a_strict_policy(service: RunningService) -> None:
-    response = httpx2.get(f"{service.url}/")
+    response = plain_http.get(f"{service.url}/")
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
@@ -40,19 +40,19 @@ def test_each_part_is_served_with_its_type_and_asked_about_by_its_etag(
     service: RunningService, path: str, media_type: str
 ) -> None:
     url = f"{service.url}{path}"
-    first = httpx2.get(url)
+    first = plain_http.get(url)
     assert (first.status_code, first.headers["content-type"]) == (200, media_type)
     assert first.headers["cache-control"] == "no-cache"
     tag = first.headers["etag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        again = httpx2.get(url, headers={"If-None-Match": known})
+        again = plain_http.get(url, headers={"If-None-Match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
-    assert httpx2.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
+    assert plain_http.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
 def test_nothing_else_of_the_package_is_served(service: RunningService) -> None:
     for path in ("/page/", "/page/__init__.py", "/page/../app.py", "/page/vendor/README.md"):
-        assert httpx2.get(f"{service.url}{path}").status_code == 404
+        assert plain_http.get(f"{service.url}{path}").status_code == 404
 
 
 def test_vendored_modules_are_the_ones_that_were_reviewed() -> None:

@@ -19,6 +19,7 @@ import msgspec
 import redis
 
 from tests.bench.proc import cpu_seconds, family, pss_bytes
+from tests.support import plain_http
 from tests.support.metrics import Metrics
 from tests.support.redis_server import RedisServer
 from tests.support.service import RunningService
@@ -157,7 +158,7 @@ class Standing:
     def _held(self) -> dict[str, float]:
         """Count what a run could leave. Of descriptors what is above a few, which come and go."""
         try:
-            left = httpx2.get(f"{self._service.url}/me", timeout=10).json()["streams"]["left"]
+            left = plain_http.get(f"{self._service.url}/me", timeout=10).json()["streams"]["left"]
             counted = {
                 "running": self._metrics.value("chat_sse_running_answers"),
                 "readers": self._metrics.value("chat_sse_readers"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from tests.support import plain_http
 from tests.support.service import RunningService
 
 SECONDS = 10.0
@@ -22,7 +22,7 @@ class Metrics:
 
     def samples(self) -> list[Sample]:
         """Scrape once."""
-        return list(_samples(httpx2.get(self.url, timeout=SECONDS).text))
+        return list(_samples(plain_http.get(self.url, timeout=SECONDS).text))
 
     def value(self, name: str, **labels: str) -> float:
         """Return the sum of the samples with this name and these labels, and whatever others."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from tests.support import plain_http
 from tests.support.ports import free_port
 
 SECONDS = 30.0
@@ -24,7 +25,7 @@ class Prometheus:
 
     def get(self, path: str, **params: str) -> Any:
         """Return what it answers. Raises for an error, such as an expression that is none."""
-        response = httpx2.get(f"{self._url}/api/v1/{path}", params=params, timeout=SECONDS)
+        response = plain_http.get(f"{self._url}/api/v1/{path}", params=params, timeout=SECONDS)
         assert response.status_code == 200, response.text
         return response.json()["data"]
 
@@ -64,6 +65,6 @@ def run_prometheus(folder: Path, config: str) -> Iterator[Prometheus]:
 
 def _is_ready(address: str) -> bool:
     try:
-        return httpx2.get(f"http://{address}/-/ready").status_code == 200
+        return plain_http.get(f"http://{address}/-/ready").status_code == 200
     except httpx2.TransportError:
         return False

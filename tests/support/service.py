@@ -18,6 +18,7 @@ import httpx2
 import msgspec
 
 from chat_sse.formats.sse import HEARTBEAT
+from tests.support import plain_http
 from tests.support.preloaded import ForkedProcess, Start, start_preloaded
 
 START_SECONDS = 60.0  # of CPU it takes one or two, on a machine that may be busy
@@ -141,7 +142,7 @@ def parse_sse(body: bytes) -> list[tuple[str, dict[str, Any]]]:
 
 def ask(url: str, body: Any = HELLO, **options: Any) -> httpx2.Response:
     """POST /ask and read the whole answer."""
-    return httpx2.post(f"{url}/ask", json=body, timeout=30, **options)
+    return plain_http.post(f"{url}/ask", json=body, timeout=30, **options)
 
 
 def events(response: httpx2.Response) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 
 from chat_sse.formats.sse import HEARTBEAT
+from tests.support import plain_http
 from tests.support.service import HELLO, RunningService
 
 
@@ -67,7 +68,7 @@ class Stream:
 @contextmanager
 def streaming(method: str, url: str, **options: Any) -> Iterator[Stream]:
     """Send a request and read its stream."""
-    with httpx2.Client(timeout=30) as client, client.stream(method, url, **options) as response:
+    with plain_http.Client(timeout=30) as client, client.stream(method, url, **options) as response:
         assert response.status_code == 200
         stream = Stream(response)
         try:
@@ -119,14 +120,14 @@ class Reader:
 
     def ask(self, service: Place, *, leave_after: int | None = None) -> None:
         """Ask, and read to the end, or until so many events are there."""
-        self._read(httpx2.Client(timeout=30), "POST", f"{service.url}/ask", leave_after, json=HELLO)
+        self._read(plain_http.Client(timeout=30), "POST", f"{service.url}/ask", leave_after, json=HELLO)
 
     def come_back(self, service: Place, *, leave_after: int | None = None) -> None:
         """Read on after the last event."""
         assert self.last_id is not None
         url = f"{service.url}/ask/{self.last_id.partition('.')[0]}"
         resumed = {"Last-Event-ID": self.last_id}
-        self._read(httpx2.Client(timeout=30), "GET", url, leave_after, headers=resumed)
+        self._read(plain_http.Client(timeout=30), "GET", url, leave_after, headers=resumed)
 
     def _read(
         self, client: httpx2.Client, method: str, url: str, leave_after: int | None, **options: Any
