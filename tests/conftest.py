@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.ports import free_port
@@ -12,15 +13,19 @@ from tests.support.upstream import ScriptedUpstream
 
 pytest_plugins = ["tests.support.tables"]
 
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
+
 # The long form: building the image takes five minutes.
 collect_ignore = [] if "CHAT_SSE_TEST_CONTAINER" in os.environ else ["test_container.py"]
 
-# The files that wait for the longest begin first, so that the others run beside them and not after them.
+# The files that take longest begin first, so that the others run beside them and not after them.
 LONGEST = (
-    *("test_matrix", "test_store_model", "test_rolling_restart", "test_many_processes", "test_collector"),
-    *("test_install", "test_draining", "test_real_servers", "test_docs_pages", "test_event_source"),
-    *("test_bench", "test_root_path", "test_metrics", "test_jwks", "test_limits_service"),
-    *("test_own_redis", "test_redis_service"),
+    *("test_redis_service", "test_hostile", "test_keys_and_limits", "test_install", "test_matrix"),
+    *("test_rolling_restart", "test_jwks", "test_clients", "test_root_path", "test_everybody"),
+    *("test_real_servers", "test_collector", "test_event_source", "test_docs_pages", "test_bench"),
+    *("test_openai_clients", "test_asking", "test_limits", "test_own_redis", "test_draining"),
 )
 
 
@@ -39,7 +44,7 @@ QUICK = {
     "OPENAI_API_KEY": "sk-test-canary-0123456789",
     "CHAT_SSE_ACCEPT_WAIT": "2.5",
     "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "4",
-    "CHAT_SSE_IDLE_TIMEOUT": "2",
+    "CHAT_SSE_IDLE_TIMEOUT": "4",
     "CHAT_SSE_DISCONNECT_GRACE": "0.5",
     "CHAT_SSE_SHUTDOWN_GRACE": "2",
     "CHAT_SSE_HEARTBEAT": "0.3",

@@ -57,14 +57,14 @@ def count(tokenizer: httpx2.Client, asked: Question) -> int:
 
 
 @given(st.lists(contents, min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_history_has_more_tokens_than_its_bound(tokenizer: httpx2.Client, history: list[Any]) -> None:
     asked = question(*history)
     assert count(tokenizer, asked) <= prompt_bound(asked)
 
 
 @given(visible)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_text_is_bounded_in_each_normal_form(text: str) -> None:
     bound = prompt_bound(question(text)) - prompt_bound(question(""))
     for form in ("NFC", "NFKC", "NFD", "NFKD"):

@@ -118,6 +118,6 @@ async def test_an_answer_that_ends_while_its_readers_elsewhere_are_counted_is_no
         readers.close()
         del readers
         await asyncio.sleep(0.1)  # the cancelled count ends
-        assert not any(isinstance(one, Readers) for one in gc.get_objects())
+        assert not any(type(one) is Readers for one in gc.get_objects())
     finally:
         gc.enable()

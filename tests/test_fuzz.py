@@ -30,8 +30,8 @@ MESSAGE = b'{"messages":[{"role":"user","content":"Hi"}],"id":'
 POLICY = Policy(models=("gpt-4o-mini",), max_messages=3, max_chars=50, max_output_tokens=100)
 
 # CompletionClient costs a service some milliseconds, where the pure parts cost microseconds.
-over_http = settings(max_examples=60, derandomize=True, database=None, deadline=None)
-pure = settings(max_examples=300, derandomize=True, database=None, deadline=None)
+over_http = settings(max_examples=60, derandomize=True, database=None)
+pure = settings(max_examples=300, derandomize=True, database=None)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),

@@ -163,7 +163,7 @@ local = start_local_model()
 url, headers = f"{local.base_url}/chat/completions", {"Authorization": f"Bearer {local.api_key}"}
 for text in ("canary", "canary " * 5000):
     question = {"messages": [{"role": "user", "content": text}], "max_tokens": 2}
-    plain_http.post(url, json=question, headers=headers, timeout=30)
+    httpx2.post(url, json=question, headers=headers, timeout=30)
 for number in (signal.SIGINT, signal.SIGTERM):
     try:
         signal.raise_signal(number)

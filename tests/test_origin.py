@@ -164,7 +164,7 @@ async def test_where_the_socket_listens_counts_as_well_as_the_setting(server: An
         sent.append(message)
 
     headers = [(b"host", b"evil.example")]
-    scope = {"type": "http", "server": server, "headers": headers, "state": {"request_id": ""}}
+    scope = {"type": "http", "path": "/", "server": server, "headers": headers, "state": {"request_id": ""}}
     guarded = ErrorMiddleware(TrustedHost(app, bound_to="127.0.0.1", allowed=()))
     await guarded(scope, None, send)  # type: ignore[arg-type]
     assert sent[0]["status"] == status

@@ -71,7 +71,7 @@ choices = st.fixed_dictionaries(
 
 
 @given(st.lists(choices, max_size=2), usages)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_both_readers_agree_wherever_the_strict_one_decodes(
     several: list[dict[str, Any]], usage: dict[str, Any] | None
 ) -> None:

@@ -25,6 +25,7 @@ def service(upstream_port: int) -> Iterator[RunningService]:
         **QUICK,
         "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
         "CHAT_SSE_DISCONNECT_GRACE": "20",
+        "CHAT_SSE_IDLE_TIMEOUT": "30",
     }
     with serve(env, "--root-path", "/chat") as running:
         yield running

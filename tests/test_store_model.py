@@ -375,7 +375,6 @@ def run(start: Callable[[], Site], examples: int, *phases: Phase) -> None:
             settings=settings(
                 max_examples=examples * TIMES,
                 stateful_step_count=30,
-                deadline=None,
                 derandomize=TIMES == 1,
                 database=None,
                 phases=phases,

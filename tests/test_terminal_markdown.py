@@ -53,7 +53,7 @@ SHOWN_WHOLE = [
 ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(SHOWN_WHOLE), min_size=1, max_size=6), st.sampled_from(["\n\n", "\n"]))
 def test_whatever_is_written_each_of_its_words_is_shown(
     capsys: pytest.CaptureFixture[str], blocks: list[str], between: str

@@ -188,7 +188,7 @@ json_lines = st.sampled_from(
     st.booleans(),
     st.lists(st.integers(0, 2_000), max_size=8),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_noise_between_texts_and_reasons_on_every_chunk_change_neither_text_nor_end(
     pieces: list[tuple[str, bytes]], reason: str, everywhere: bool, cuts: list[int]
 ) -> None:

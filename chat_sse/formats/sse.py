@@ -63,12 +63,13 @@ class Encoder:
 
     async def pieces(self, reading: Reading) -> AsyncGenerator[bytes, None]:
         """Yield what is read and was not delivered, encoded; sets `ended` with the last piece."""
+        has_ended = False
         try:
             async with aclosing(reading.follow(self)) as batches:
                 async for entries in batches:
-                    self.ended = is_terminal(entries[-1])
+                    self.ended = has_ended = is_terminal(entries[-1])
                     yield self.encode(entries)
-            if not self.ended:  # it was read to its end before
+            if not has_ended:  # it was read to its end before
                 self.ended = True
                 yield b""
         except ChatError as exc:

@@ -47,7 +47,7 @@ SHOW = """async (text) => {
 def test_the_text_of_what_is_shown_holds_every_word(visit: Visit) -> None:
     reader = visit()
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=6), st.sampled_from(["\n\n", "\n"]))
     def holds(blocks: list[str], between: str) -> None:
         pieces = between.join(blocks).split("@")

@@ -21,6 +21,7 @@ def locked(upstream_port: int) -> Iterator[RunningService]:
         **QUICK,
         "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
         "CHAT_SSE_DISCONNECT_GRACE": "20",
+        "CHAT_SSE_IDLE_TIMEOUT": "30",
         "CHAT_SSE_API_KEYS": f"reader:{KEY}",
     }
     with serve(env) as running:
