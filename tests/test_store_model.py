@@ -173,10 +173,10 @@ class Logs(RuleBasedStateMachine):
         has_sealed, was_running = patiently(seal), answer.end is None
         if has_sealed:
             assert was_running
-            answer.end = encode(event)
-        elif was_running:
-            assert answer.is_shaken or len(tries) > 1  # an earlier try, or another process, has done it
-            answer.end = self.whole(answer, process)[-1] if len(tries) > 1 else None
+            self.note_end(answer, encode(event))
+        elif was_running and not answer.is_shaken:
+            assert len(tries) > 1  # an earlier one has done it
+            self.learn_end(answer, process, encode(event))
         if not answer.is_crashed and not answer.is_shaken:
             is_exact = patiently(lambda: process.run(_extent(process.store, answer.spec.stream_id))).is_exact
             answer.is_shaken = not is_exact  # its producer did not answer in time
@@ -246,7 +246,7 @@ class Logs(RuleBasedStateMachine):
                 answer.is_crashed = True
                 answer.is_shaken = True
                 if answer.end is not None and not answer.is_gone and self.site.is_shared:
-                    answer.end = self.whole(answer, self.process(where))[-1]
+                    self.learn_end(answer, self.process(where), answer.end)  # it may not have got that far
             if not self.site.is_shared:
                 self.forget(answer)
 
@@ -320,18 +320,29 @@ class Logs(RuleBasedStateMachine):
     def end(self, answer: Answer, texts: list[str], event: Done | Any) -> None:
         deltas = [Delta(text) for text in texts]
         if self.appended(answer, deltas, answer.log.append, [*deltas, event, Delta("never")]):
-            answer.end = answer.end or encode(event)
+            self.note_end(answer, encode(event))
             assert not answer.home.call(answer.log.append, [Delta("never")]) or answer.is_shaken
+
+    def note_end(self, answer: Answer, entry: bytes) -> None:
+        """Note a terminal entry that was taken. Of a shaken log it may be overruled."""
+        if answer.is_shaken:
+            answer.possible_ends.append(entry)
+        else:
+            answer.end = entry
 
     def settle(self, answer: Answer) -> None:
         """End what others may have ended already, or may be about to: it expires from then on."""
         process = next(process for process in self.site.processes if process is not answer.home)
         event = Done(finish_reason="settled")
         patiently(lambda: process.run(process.store.seal(answer.spec.stream_id, event)))
+        self.learn_end(answer, process, encode(event), *answer.possible_ends)
+
+    def learn_end(self, answer: Answer, process: Process, *expected: bytes) -> None:
+        """Look how it has ended: as expected, or because its producer is gone."""
         reader = Reader(answer, process, -1, 0, 0)
         until(lambda: reader.is_over)
         answer.end = reader.found[-1]
-        assert answer.end == encode(event) or PRODUCER_GONE.encode() in answer.end
+        assert answer.end in expected or PRODUCER_GONE.encode() in answer.end
         answer.check(reader.found)
 
     def forget(self, answer: Answer) -> None:
