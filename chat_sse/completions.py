@@ -72,8 +72,8 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What a stream tells beside its deltas."""
 
     include_usage: bool | None = None
-    include_obfuscation: bool | None = None
-    """Padding against those who watch the sizes of packets. None is made here."""
+    include_obfuscation: Annotated[bool, msgspec.Meta(extra_json_schema={"const": False})] | None = None
+    """Padding against those who watch the sizes of packets. It can be declined alone: none is made here."""
 
 
 class CompletionMessage(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):

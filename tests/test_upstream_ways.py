@@ -253,7 +253,7 @@ def test_a_connection_that_upstream_closed_while_it_rested_costs_no_question(
 
 
 def test_more_than_a_thousand_answers_run_at_once(upstream: ScriptedUpstream) -> None:
-    streams, gate = 1200, threading.Event()
+    streams, gate = 1050, threading.Event()
     upstream.answer(Say("Hi"), Hold(gate), Finish())
 
     async def flood() -> list[tuple[str, str]]:
