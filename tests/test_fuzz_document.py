@@ -133,7 +133,7 @@ def test_the_document_that_is_tried_is_the_one_that_is_served(service: RunningSe
 
 
 def each_operation(schema: schemathesis.BaseSchema, name: str, make: Callable[[], Any]) -> dict[str, Any]:
-    """Return a test of each operation. One `parametrize` for all gives them one id, and xdist runs it once."""
+    """Return a test of each operation. One `parametrize` for all gives one id, and xdist runs that once."""
     tests = {}
     for operation in (found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)):
         words = "_".join(re.findall(r"\w+", operation.label.lower()))
