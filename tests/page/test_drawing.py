@@ -71,6 +71,37 @@ def test_a_growing_answer_makes_only_its_last_blocks_anew(visit: Visit) -> None:
     assert made <= 1000  # each paragraph when it begins and when it is whole; all of them would be 250,000
 
 
+def test_a_growing_list_makes_only_its_last_items_anew(visit: Visit) -> None:
+    made, kept = visit().page.evaluate(
+        """async () => {
+          const { MarkdownView } = await import("/page/markdown.js");
+          const view = new MarkdownView(document.createElement("div"));
+          let made = 0;
+          const isItem = (node) => node.nodeName === "LI" || node.nodeName === "OL";
+          const items = (node) => (node.nodeName === "OL" ? node.childElementCount : 1);
+          const count = (records) => {
+            for (const { addedNodes } of records) {
+              for (const node of [...addedNodes].filter(isItem)) made += items(node);
+            }
+          };
+          const observer = new MutationObserver(count);
+          observer.observe(view.element, { childList: true, subtree: true });
+          let text = "";
+          for (let item = 1; item <= 500; item += 1) {
+            text += `${item}. an item with **bold**`;
+            view.update(text, false);
+            text += " and an end\\n";
+            view.update(text, false);
+          }
+          view.update(text, true);
+          count(observer.takeRecords());
+          return [made, view.element.querySelectorAll("ol > li").length];
+        }"""
+    )
+    assert kept == 500
+    assert made <= 2500  # all of them each time would be 250,000
+
+
 def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit: Visit) -> None:
     reader = visit()
     samples = [
@@ -78,6 +109,7 @@ def test_markdown_in_pieces_ends_as_the_same_elements_as_markdown_at_once(visit:
         ATTACKS,
         "[a]\n\n- x\n\n  y\n- z\n\n1. q\n\npara\n===\n\n[a]: https://a.example\n",
         "a\r\n\r\nb\r",
+        "3. a\n4. b\n   - c\n   - d\n5. e\n\n6. f\n7. `g`\n\n   h\n",
     ]
     assert reader.page.evaluate(
         """async (samples) => {
