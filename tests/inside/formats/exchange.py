@@ -26,8 +26,9 @@ class Exchange:
     """One client that reads a log in a format, through a server that may offer a body's writer."""
 
     def __init__(
-        self, wire: str, *, after: int = -1, writer: bool = False, error: ChatError | None = None
+        self, wire: str | Format, *, after: int = -1, writer: bool = False, error: ChatError | None = None
     ) -> None:
+        fmt = KINDS[wire] if isinstance(wire, str) else wire
         self.log = MemoryLog(LogSpec(stream_id="s"), lambda _: None)
         self.messages: list[Message] = []
         self.pushed: list[bytes] = []
@@ -36,7 +37,7 @@ class Exchange:
         self.accepts.set()
         self.ran: list[str] = []
         self.closed = 0
-        self._after, self._error = after, error
+        self._after, self._error = -1 if fmt.replays else after, error
         # What a writer has.
         self.is_ready, self.is_gone, self.pushed_at = True, False, 0.0
         self.on_leave: Callable[[], object] | None = None
@@ -44,7 +45,7 @@ class Exchange:
         reading = Reading(
             stream_id="s", after=after, follow=self._follow, headers={"X-Mine": "1"}, request_id="r"
         )
-        self.response = KINDS[wire].respond(reading)
+        self.response = fmt.respond(reading)
         self.response.background = BackgroundTask(self._background)
 
     async def _follow(self, subscriber: Subscriber | None) -> AsyncGenerator[Sequence[bytes], None]:
@@ -106,7 +107,7 @@ class Exchange:
         return head["status"], {name.decode(): value.decode() for name, value in head["headers"]}
 
 
-async def sent(wire: str, *events: Event, **options: Any) -> Exchange:
+async def sent(wire: str | Format, *events: Event, **options: Any) -> Exchange:
     """Return the exchange in which a finished log was read."""
     exchange = Exchange(wire, **options)
     exchange.log.append(events)
