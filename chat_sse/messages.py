@@ -66,13 +66,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
 
 
-class AskRequest(Options, frozen=True, kw_only=True):
+class AskOptions(Options, frozen=True, kw_only=True):
+    """The options as `/ask` names them."""
+
+    max_output_tokens: Tokens | None = None
+
+
+class AskRequest(AskOptions, frozen=True, kw_only=True):
     """The body of `POST /ask`. Fields not named here are ignored: frontends send many of their own.
 
     `id` names the chat, the same at every turn: by it the AI SDK finds the chat's running answer again.
     """
 
-    max_output_tokens: Tokens | None = None
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
     id: str | None = None
 
@@ -115,10 +120,9 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[_Attachment] = msgspec.field(name="experimental_attachments", default_factory=list)
 
 
-class Body(Options, frozen=True, kw_only=True):
+class Body(AskOptions, frozen=True, kw_only=True):
     """A body as it is sent."""
 
-    max_output_tokens: Tokens | None = None
     messages: Annotated[list[Turn], msgspec.Meta(min_length=1)]
     id: Any = None
 

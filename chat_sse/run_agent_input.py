@@ -11,13 +11,12 @@ import msgspec
 
 from chat_sse.errors import InvalidRequest
 from chat_sse.messages import (
+    AskOptions,
     AskRequest,
     Body,
     ImagePart,
     ImageUrl,
-    Options,
     SentText,
-    Tokens,
     Turn,
     ask_of,
     decode,
@@ -52,11 +51,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tool_calls: list[Any] | None = None
 
 
-class _MoreOptions(Options, frozen=True, kw_only=True):
-    max_output_tokens: Tokens | None = None
-
-
-class RunAgentInput(_MoreOptions, frozen=True, kw_only=True):
+class RunAgentInput(AskOptions, frozen=True, kw_only=True):
     """A decoded body. One of `/ask` fits too: the answer's id then stands for the thread's and the run's."""
 
     thread_id: str | None = msgspec.field(name="threadId", default=None)
@@ -67,7 +62,7 @@ class RunAgentInput(_MoreOptions, frozen=True, kw_only=True):
     tools: list[Any] | None = None
     context: list[Any] | None = None
     resume: list[Any] | None = None
-    forwarded_props: _MoreOptions | None = msgspec.field(name="forwardedProps", default=None)
+    forwarded_props: AskOptions | None = msgspec.field(name="forwardedProps", default=None)
 
 
 _decoder = msgspec.json.Decoder(RunAgentInput)

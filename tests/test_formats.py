@@ -23,7 +23,17 @@ from chat_sse.events import (
     error_of,
     failure,
 )
-from chat_sse.formats import FORMATS, ag_ui, ai_sdk, html_fragments, json_body, openai, sse, text
+from chat_sse.formats import (
+    FORMATS,
+    ag_ui,
+    ai_sdk,
+    foreign_events,
+    html_fragments,
+    json_body,
+    openai,
+    sse,
+    text,
+)
 from tests.support.service import parse_sse
 
 ID = "8f3c"
@@ -148,7 +158,7 @@ def read_openai(batches: Iterator[Sequence[bytes]]) -> Read:
     chunks = [json.loads(text) for text in data[: -1 if done else None]]
     deltas = [choice["delta"] for chunk in chunks for choice in chunk.get("choices", [])]
     error = chunks[-1].get("error", {}).get("message")
-    stopped = "stopped" if error == openai.STOPPED else "failed"
+    stopped = "stopped" if error == foreign_events.STOPPED else "failed"
     return Read("".join(delta.get("content", "") for delta in deltas), ["whole" if done else stopped])
 
 
@@ -158,7 +168,7 @@ def read_openai_body(batches: Iterator[Sequence[bytes]]) -> Read:
         [choice] = openai.completion(entries, 1).choices
     except ChatError as exc:
         text = "".join(e.content for e in map(decode_event, entries) if isinstance(e, Delta))
-        return Read(text, ["stopped" if exc.content == openai.STOPPED else "failed"])
+        return Read(text, ["stopped" if exc.content == foreign_events.STOPPED else "failed"])
     return Read(choice.message.content, ["whole"])
 
 

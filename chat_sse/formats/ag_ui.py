@@ -21,12 +21,11 @@ from starlette.responses import Response
 
 from chat_sse.events import EVENT_ID, Delta, Done, Event, Failure, Reasoning, Start
 from chat_sse.formats.base import EVENT_STREAM, SCHEMA_REF, Asked, Delivery, Format, Json, Reading
-from chat_sse.formats.foreign_events import ForeignEncoder, encode_json
+from chat_sse.formats.foreign_events import STOPPED, ForeignEncoder, encode_json
 from chat_sse.formats.sse import EventStream, stream_id_of
 from chat_sse.run_agent_input import decode_run
 
 VERSION = "1.0"
-STOPPED = "The answer was stopped."
 
 Part: TypeAlias = Literal["TEXT", "REASONING"]
 

@@ -11,6 +11,9 @@ import msgspec
 from chat_sse.events import Event, as_ascii, decode_event
 from chat_sse.formats.sse import HEARTBEAT, NumberedEncoder
 
+# Where a protocol has no other word for it.
+STOPPED = "The answer was stopped."
+
 encode_json = msgspec.json.Encoder().encode
 
 

@@ -50,7 +50,7 @@ from chat_sse.events import (
     terminal_event,
 )
 from chat_sse.formats.base import EVENT_STREAM, SCHEMA_REF, Asked, Delivery, Format, Json, Reading, Refusal
-from chat_sse.formats.foreign_events import ForeignEncoder, encode_json
+from chat_sse.formats.foreign_events import STOPPED, ForeignEncoder, encode_json
 from chat_sse.formats.json_body import JsonAnswer, collect
 from chat_sse.formats.sse import EventStream, stream_id_of
 from chat_sse.formats.text import is_whole
@@ -58,7 +58,6 @@ from chat_sse.formats.text import is_whole
 ROOT = "/v1/"
 
 CLIENTS_FAULT = "invalid_request_error"
-STOPPED = "The answer was stopped."
 # OpenAI's statuses, where upstream's failure is one of the whole service's to others.
 STATUSES: Mapping[type[ChatError], int] = {
     UpstreamRateLimit: 429,

@@ -44,7 +44,6 @@ class ProducedLog(MemoryLog):
 
     __slots__ = (
         "_held",
-        "_holds_end",
         "_is_overdue",
         "_note",
         "asked",
@@ -79,16 +78,12 @@ class ProducedLog(MemoryLog):
         self.is_doubtful = False
         """Whether another process may have sealed it."""
         self._held: list[Sequence[Event] | bytes] = []
-        self._holds_end = False
         self._note = note
         self._is_overdue = is_overdue
 
     def append(self, events: Sequence[Event]) -> bool:
         """Append, as `Log.append` promises."""
         if not self.sealed and (self.is_doubtful or self._is_overdue()):
-            if self._holds_end:
-                return False
-            self._holds_end = any(isinstance(event, Terminal) for event in events)
             return self._hold(events)
         appended = super().append(events)
         if appended and (self.sealed or not self.noted):
@@ -98,13 +93,16 @@ class ProducedLog(MemoryLog):
     def append_entry(self, entry: bytes) -> bool:
         """Append, as `Log.append_entry` promises."""
         if not self.sealed and (self.is_doubtful or self._is_overdue()):
-            return not self._holds_end and self._hold(entry)
+            return self._hold(entry)
         appended = super().append_entry(entry)
         if appended and not self.noted:
             self._note(self)
         return appended
 
     def _hold(self, more: Sequence[Event] | bytes) -> bool:
+        last = self._held[-1] if self._held else b""
+        if not isinstance(last, bytes) and isinstance(last[-1], Terminal):
+            return False  # nothing follows an end that is held
         self.is_doubtful = True
         self._held.append(more)
         self._note(self)
