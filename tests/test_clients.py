@@ -7,13 +7,11 @@ each needs from its caller to end and to come back is in `tests/clients/`.
 import importlib.metadata
 import json
 import signal
-import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,13 +19,11 @@ import pytest
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.support.long_answer import FIRST_CUT_BYTES, HALF, PATIENT, PIECES, SECOND_CUT_BYTES, TEXT, text_of
+from tests.support.node import FOLDER, PATIENCE, Reporting
 from tests.support.proxy import BadNetwork
 from tests.support.service import RunningService, serve
 from tests.support.tables import Matrix
 from tests.support.upstream import Finish, Hold, Pause, Say, ScriptedUpstream
-
-FOLDER = Path(__file__).parent / "clients"
-PATIENCE = 30.0
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -61,7 +57,7 @@ CLIENTS = [
 every_client = pytest.mark.parametrize("client", CLIENTS, ids=[client.package for client in CLIENTS])
 
 
-class RunningClient:
+class RunningClient(Reporting):
     """A client's process, and what it reported so far."""
 
     def __init__(self, client: Client, url: str, key: str) -> None:
@@ -69,11 +65,7 @@ class RunningClient:
         self.lines: list[dict[str, Any]] = []
         self._changed = threading.Condition()
         order = json.dumps({"url": url, "key": key, "question": "Hello!"})
-        self.process = subprocess.Popen(
-            [*client.command, order], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        super().__init__([*client.command, order], self._note)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -88,28 +80,20 @@ class RunningClient:
     def finish(self) -> str:
         """Wait until it has ended by itself. Each event came once, in order, none empty: give their text."""
         assert self.process.wait(PATIENCE) == 0, self.lines
-        self._thread.join(PATIENCE)
+        self.join()
         assert self.lines[-1].get("ended") in self.client.ends, self.lines[-1]
         return text_of(self.lines[:-1])
 
-    def end(self) -> None:
-        """End it whatever it does, as a closed tab ends a page."""
-        self.process.kill()
-        self.process.wait(PATIENCE)
-        self._thread.join(PATIENCE)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            try:
-                report = json.loads(line)
-            except ValueError:
-                report = {"said": line}  # a stack trace, shown by the assertion that it fails
-            with self._changed:
-                self.lines.append(report)
-                self._changed.notify_all()
+    def _note(self, line: str | None) -> None:
+        if line is None:
+            return
+        try:
+            report = json.loads(line)
+        except ValueError:
+            report = {"said": line}  # a stack trace, shown by the assertion that it fails
+        with self._changed:
+            self.lines.append(report)
+            self._changed.notify_all()
 
 
 @contextmanager
@@ -118,7 +102,7 @@ def running(client: Client, url: str, key: str) -> Iterator[RunningClient]:
     try:
         yield process
     finally:
-        process.end()
+        process.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import cast
 
 import msgspec
 
-from chat_sse.errors import ChatError
+from chat_sse.errors import ChatError, UpstreamUnavailable
 from chat_sse.events import Delta, Done, Event, Start, decode_event
 from chat_sse.limits.admission import Outcome, Permit
 from chat_sse.messages import Message, Question
@@ -25,6 +25,10 @@ QUESTION = Question(messages=[Message(role="user", content="Hello!")], model="m"
 TIMEOUTS = Timeouts(
     accept_wait=2, first_token_timeout=30, idle_timeout=60, total_timeout=600, disconnect_grace=15
 )
+
+STOPPED = Done(finish_reason="cancelled")
+UNPAID = UpstreamUnavailable("down", may_cost=False)
+PAID = UpstreamUnavailable("down", may_cost=True)
 
 Script = Callable[[Listener], Awaitable[None]]
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -13,18 +13,43 @@ FOLDER = Path(__file__).parent.parent / "clients"
 PATIENCE = 30.0
 
 
-class Node:
+class Reporting:
+    """A process whose lines are taken by a thread as they come. `take` gets each, and None after the last."""
+
+    def __init__(self, command: Sequence[str], take: Callable[[str | None], object]) -> None:
+        self.process = subprocess.Popen(
+            command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._take = take
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until all its lines are taken."""
+        self._thread.join(PATIENCE)
+
+    def close(self) -> None:
+        """End it whatever it does, as a closed tab ends a page."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._take(line)
+        self._take(None)
+
+
+class Node(Reporting):
     """A script of `tests/clients` that reports in lines of JSON."""
 
     def __init__(self, script: str, order: Mapping[str, Any]) -> None:
         assert (FOLDER / "node_modules").is_dir(), "no clients: npm ci --prefix tests/clients"
-        command = ["node", str(FOLDER / script), json.dumps(order)]
-        self.process = subprocess.Popen(
-            command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
         self._lines: Queue[str | None] = Queue()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        super().__init__(["node", str(FOLDER / script), json.dumps(order)], self._lines.put)
 
     def report(self) -> dict[str, Any]:
         """Wait for the next report."""
@@ -40,19 +65,6 @@ class Node:
             rest = "".join(iter(lambda: self._lines.get(timeout=PATIENCE) or "", ""))
             raise AssertionError(line + rest) from None
         return found
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE)
-        self._thread.join(PATIENCE)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from chat_sse.stores.memory import MemoryLog
 DELIVERY = Delivery(heartbeat_seconds=15, send_timeout_seconds=30, max_age_seconds=1000)
 KINDS: dict[str, Format] = {kind.name: kind(DELIVERY) for kind in FORMATS}
 START, HI, END = Start(id="s", model="m"), Delta("Hi"), Done(finish_reason="stop")
-STOPPED = Done(finish_reason="cancelled")
 FAILED = failure(UpstreamTimeout("late"), "r")
 
 

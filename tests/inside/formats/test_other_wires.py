@@ -21,7 +21,8 @@ from chat_sse.events import Delta, Done, Event, Reasoning, Usage
 from chat_sse.formats.ag_ui import AgUiFormat
 from chat_sse.formats.base import Asked
 from chat_sse.formats.openai import OpenAiBodyFormat, OpenAiFormat, completion, error_object
-from tests.inside.formats.exchange import DELIVERY, END, FAILED, HI, KINDS, START, STOPPED, Exchange, sent
+from tests.inside.formats.exchange import DELIVERY, END, FAILED, HI, KINDS, START, Exchange, sent
+from tests.support.fakes import STOPPED
 
 USAGE = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
 MESSAGES = [{"role": "user", "content": "Hello!"}]

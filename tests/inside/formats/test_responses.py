@@ -13,12 +13,11 @@ from tests.inside.formats.exchange import (
     HI,
     KINDS,
     START,
-    STOPPED,
     Exchange,
     block,
     sent,
 )
-from tests.support.fakes import turns
+from tests.support.fakes import STOPPED, turns
 
 # Heads.
 

@@ -5,8 +5,8 @@ import pytest
 
 from chat_sse.errors import InternalError, UpstreamTimeout
 from chat_sse.events import Delta, Event, Reasoning
-from tests.inside.formats.exchange import END, FAILED, HI, START, STOPPED, Exchange, sent
-from tests.support.fakes import turns
+from tests.inside.formats.exchange import END, FAILED, HI, START, Exchange, sent
+from tests.support.fakes import STOPPED, turns
 
 # Text.
 

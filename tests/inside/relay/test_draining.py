@@ -10,7 +10,6 @@ from chat_sse.errors import (
     StoreUnavailable,
     StreamNotFound,
     TooManyStreams,
-    UpstreamUnavailable,
 )
 from chat_sse.events import Delta, Done, Event, Failure, Start, is_terminal
 from chat_sse.stores.base import LogSpec
@@ -26,10 +25,6 @@ from tests.support.fakes import (
     kinds,
     turns,
 )
-
-STOPPED = Done(finish_reason="cancelled")
-UNPAID = UpstreamUnavailable("down", may_cost=False)
-PAID = UpstreamUnavailable("down", may_cost=True)
 
 
 async def test_a_drain_lets_answers_finish_and_refuses_new_questions() -> None:

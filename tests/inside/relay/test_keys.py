@@ -11,12 +11,12 @@ from chat_sse.errors import (
     StreamNotFound,
     TooManyStreams,
     UpstreamRejected,
-    UpstreamUnavailable,
 )
 from chat_sse.events import Delta, Done, Failure
 from chat_sse.messages import Question
 from chat_sse.upstreams.base import Listener
 from tests.support.fakes import (
+    STOPPED,
     FreePermit,
     House,
     answer_at_once,
@@ -26,11 +26,6 @@ from tests.support.fakes import (
     texts,
     turns,
 )
-
-STOPPED = Done(finish_reason="cancelled")
-UNPAID = UpstreamUnavailable("down", may_cost=False)
-PAID = UpstreamUnavailable("down", may_cost=True)
-
 
 # Keys: one question is one call.
 

@@ -16,7 +16,9 @@ from chat_sse.events import Delta, Done, Failure, Start
 from chat_sse.stores.base import PRODUCER_GONE
 from chat_sse.upstreams.base import Listener
 from tests.support.fakes import (
+    PAID,
     TIMEOUTS,
+    UNPAID,
     FreePermit,
     House,
     answer_at_once,
@@ -27,11 +29,6 @@ from tests.support.fakes import (
     kinds,
     turns,
 )
-
-STOPPED = Done(finish_reason="cancelled")
-UNPAID = UpstreamUnavailable("down", may_cost=False)
-PAID = UpstreamUnavailable("down", may_cost=True)
-
 
 # The gate: until upstream has accepted or refused, or the accept wait is over.
 

@@ -12,10 +12,11 @@ from chat_sse.records import AnsweredQuestion
 from chat_sse.relay.relay import Relay
 from chat_sse.relay.reports import Reports
 from chat_sse.upstreams.base import Listener
-from tests.inside.relay.test_relay import PAID, UNPAID
 from tests.support.fakes import (
+    PAID,
     QUESTION,
     TIMEOUTS,
+    UNPAID,
     FreePermit,
     House,
     begin_and_hang,

@@ -6,20 +6,10 @@ import msgspec
 import pytest
 
 from chat_sse.errors import Draining, StoreUnavailable, StreamNotFound
-from chat_sse.events import Delta, Done
+from chat_sse.events import Delta
 from chat_sse.stores.base import Extent
 from tests.inside.stores.processes import Process, hold_lease, piece, write
-from tests.support.fake_redis import FakeRedis
-from tests.support.fakes import turns
-
-STOPPED = Done(finish_reason="cancelled")
-
-
-@pytest.fixture
-async def process() -> Process:
-    process = Process(FakeRedis())
-    write(process.redis, "a")
-    return process
+from tests.support.fakes import STOPPED, turns
 
 
 async def test_a_log_is_fetched_and_followed_as_long_as_it_has_readers(process: Process) -> None:

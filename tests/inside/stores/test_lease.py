@@ -6,20 +6,10 @@ import msgspec
 import pytest
 
 from chat_sse.errors import StoreUnavailable, StreamNotFound
-from chat_sse.events import Delta, Done, Failure, decode_event
+from chat_sse.events import Delta, Failure, decode_event
 from chat_sse.stores.base import PRODUCER_GONE, LogSpec
 from tests.inside.stores.processes import Process, hold_lease, piece, write
-from tests.support.fake_redis import FakeRedis
-from tests.support.fakes import turns
-
-STOPPED = Done(finish_reason="cancelled")
-
-
-@pytest.fixture
-async def process() -> Process:
-    process = Process(FakeRedis())
-    write(process.redis, "a")
-    return process
+from tests.support.fakes import STOPPED, turns
 
 
 async def test_a_beat_each_second_holds_a_lease_of_four(process: Process) -> None:

@@ -14,10 +14,9 @@ from chat_sse.opening import open_store
 from chat_sse.settings import Settings
 from chat_sse.stores.base import Log, LogSpec
 from chat_sse.stores.memory import MemoryLog, MemoryStore
-from tests.support.fakes import turns
+from tests.support.fakes import STOPPED, turns
 
 END = Done(finish_reason="stop")
-STOPPED = Done(finish_reason="cancelled")
 
 
 def store(*, ttl: float = 60, kept: int = 100, size: int = 1_000_000) -> MemoryStore:

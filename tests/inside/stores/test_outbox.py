@@ -11,8 +11,8 @@ from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.logs import ProducedLog
 from chat_sse.stores.redis.outbox import Outbox
 from tests.support.fake_redis import FakeRedis, commands_of
+from tests.support.fakes import STOPPED
 
-STOPPED = Done(finish_reason="cancelled")
 END = Done(finish_reason="stop")
 
 
