@@ -1,6 +1,5 @@
 """Keys that an issuer publishes: fetched once, kept while it is away, changed under load."""
 
-import asyncio
 import base64
 import json
 import socket
@@ -11,14 +10,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
 import trustme
 
-from chat_sse.access.jwks import FRESH_SECONDS, MAX_SET_BYTES, RENEW_SECONDS, JwksKeys
-from chat_sse.access.jwt import KeysUnavailable
+from chat_sse.access.jwks import MAX_SET_BYTES, RENEW_SECONDS
 from tests.conftest import QUICK
 from tests.support import plain_http
 from tests.support.service import RunningService, ask, serve, until
@@ -106,14 +103,6 @@ def endless(request: Handler) -> None:
 
 AWAY: dict[str, Callable[[Handler], None]] = {
     "an error": lambda request: request.reply(500),
-    "an empty body": lambda request: request.reply(200),
-    "a page": lambda request: request.reply(200, b"<!doctype html>"),
-    "no set": lambda request: request.reply(200, b'{"key": []}'),
-    "a list": lambda request: request.reply(200, b"[]"),
-    "keys that are none": lambda request: request.reply(200, b'{"keys": ["one"]}'),
-    "nested without end": lambda request: request.reply(200, b"[" * 100_000),
-    "another alphabet": lambda request: request.reply(200, b'{"keys": [{"kty": "\xff"}]}'),
-    "too much": lambda request: request.reply(200, b" " * (MAX_SET_BYTES + 1)),
     "a redirect": lambda request: request.reply(302, Location="/elsewhere"),
     "a cut": cut,
     "without end": endless,
@@ -241,63 +230,3 @@ def test_a_set_of_thousands_of_keys_is_only_a_long_list(upstream: ScriptedUpstre
         assert status(service, token()) == 200
         assert status(service, token(key="evil", headers={"kid": "2199"})) == 401
         assert status(service, token(key="many", headers={"kid": "2199"})) == 200
-
-
-# Time
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def test_a_key_that_was_taken_back_is_forgotten_in_the_background(jwks: JwksServer) -> None:
-    clock = Clock()
-    keys = JwksKeys(jwks.url, clock)
-    assert keys.find("one", "RS256") is None
-    renewal = keys.renew()
-    assert renewal is not None
-    await renewal
-    assert keys.find("one", "RS256") is not None
-    jwks.keys = [jwk("two")]
-    clock.now += FRESH_SECONDS + 1
-    assert keys.find("one", "RS256") is not None  # at once, while the set is being fetched
-    async with asyncio.timeout(10):
-        while keys.find("one", "RS256") is not None:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    assert keys.find("two", "RS256") is not None
-    await keys.aclose()
-
-
-async def test_an_issuer_that_is_away_for_long_does_not_lock_its_people_out(jwks: JwksServer) -> None:
-    clock = Clock()
-    keys = JwksKeys(jwks.url, clock)
-    renewal = keys.renew()
-    assert renewal is not None
-    await renewal
-    jwks.answer = AWAY["an error"]
-    for _ in range(3):
-        clock.now += FRESH_SECONDS + RENEW_SECONDS
-        assert keys.find("one", "RS256") is not None
-        failing: Any = keys.renew()
-        with pytest.raises(KeysUnavailable):
-            await failing
-        assert keys.find("one", "RS256") is not None
-        with pytest.raises(KeysUnavailable):
-            keys.renew()
-    assert len(jwks.requests) == 4
-    await keys.aclose()
-
-
-async def test_closing_ends_a_fetch_that_is_under_way(jwks: JwksServer) -> None:
-    jwks.answer = hang
-    keys = JwksKeys(jwks.url)
-    renewal: Any = keys.renew()
-    waiting = asyncio.create_task(renewal)
-    async with asyncio.timeout(2):
-        await keys.aclose()
-        await waiting

@@ -16,6 +16,8 @@ Play = Callable[["Wire", bytes], None]
 class Wire(asyncio.Transport):
     """The client's end of a connection; what it writes is handed to the server's play."""
 
+    family = socket.AF_INET
+
     def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol, play: Play) -> None:
         super().__init__()
         self._loop, self._protocol, self._play = loop, protocol, play
@@ -44,9 +46,26 @@ class Wire(asyncio.Transport):
         """Tell."""
         return self.is_closed
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is buffered."""
+
+    def pause_reading(self) -> None:
+        """A play says no more than is asked for."""
+
+    def resume_reading(self) -> None:
+        """See `pause_reading`."""
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Stand in for the socket too."""
         return self if name == "socket" else default
+
+    def getpeername(self) -> tuple[str, int]:
+        """Name the server, whichever it is."""
+        return "192.0.2.1", 443
+
+    def fileno(self) -> int:
+        """There is none: who looks there, as a pool for its idle connections, takes it for closed."""
+        return -1
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
         """Remember."""
