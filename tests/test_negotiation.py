@@ -56,6 +56,10 @@ def test_an_accept_header_gets_the_format_that_it_likes_best(accept: str | None,
     assert chosen(accept) == name
 
 
+def test_a_stream_that_is_named_beside_anything_is_wanted() -> None:
+    assert chosen("text/event-stream, */*", default="json") == "sse"
+
+
 @pytest.mark.parametrize("default", FORMATS)
 def test_who_asks_for_nothing_gets_the_default(default: str) -> None:
     assert chosen(None, default=default) == chosen("*/*", default=default) == default

@@ -105,7 +105,6 @@ class AgUiEncoder(ForeignEncoder):
             yield _event(f"{self._open}_MESSAGE_END", messageId=self._message_id)
             if self._open == "REASONING":
                 yield _event("REASONING_END", messageId=self._message_id)
-            self._open = None
 
     @property
     def _message_id(self) -> str:

@@ -116,7 +116,6 @@ class UiMessageEncoder(Encoder):
     def _close(self) -> Iterator[Chunk]:
         if self._open is not None:
             yield {"type": f"{self._open}-end", "id": self._part_id}
-            self._open = None
 
 
 def _finish(event: Done) -> Chunk:

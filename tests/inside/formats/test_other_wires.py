@@ -254,9 +254,13 @@ def test_sdks_are_told_not_to_pay_twice() -> None:
 
 
 @pytest.mark.parametrize("kind", [AgUiFormat, OpenAiFormat, OpenAiBodyFormat])
-def test_the_documents_example_is_a_whole_answer(kind: type[AgUiFormat]) -> None:
+def test_the_documents_example_is_a_whole_answer(
+    kind: type[AgUiFormat | OpenAiFormat | OpenAiBodyFormat],
+) -> None:
     end = Done(finish_reason="stop", usage=USAGE)
     example = str(kind.example([msgspec.json.encode(event) for event in (START, HI, end)]))
     assert "Hi" in example
     assert "stop" in example
+    assert ("s.0" if kind is not OpenAiBodyFormat else "'id': 's'") in example
+    assert "usage" in example.lower() if kind is not OpenAiFormat else "usage" not in example
     assert kind(DELIVERY).respond_to_head().status_code == 200

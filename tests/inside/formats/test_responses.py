@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
 
-from chat_sse.errors import Draining
+from chat_sse.errors import Draining, InvalidRequest
 from tests.inside.formats.exchange import (
     DELIVERY,
     END,
@@ -17,7 +18,7 @@ from tests.inside.formats.exchange import (
     block,
     sent,
 )
-from tests.support.fakes import STOPPED, turns
+from tests.support.fakes import QUESTION, STOPPED, turns
 
 # Heads.
 
@@ -46,8 +47,11 @@ async def test_each_format_has_its_head_and_head_alone_reads_nothing(
     found.pop("content-length", None)
     assert (status, found) == (200, fields)
     assert (whole.ran, whole.closed, whole.is_whole) == (["ran"], 1, True)
-    of_question = KINDS[wire].respond_to_head()
-    assert of_question.headers["vary"] == "Accept"
+    exchange.messages.clear()
+    exchange.response = KINDS[wire].respond_to_head()
+    await exchange.run("HEAD")
+    assert exchange.response.headers["vary"] == "Accept"
+    assert [message["type"] for message in exchange.messages] == ["http.response.start", "http.response.body"]
 
 
 # Server-sent events.
@@ -55,6 +59,7 @@ async def test_each_format_has_its_head_and_head_alone_reads_nothing(
 
 async def test_events_carry_their_numbers_and_the_first_the_time_to_reconnect() -> None:
     exchange = await sent("sse", START, HI, END)
+    assert exchange.response.active is False  # type: ignore[attr-defined]  # as sse-starlette's
     assert exchange.body == b"retry: 2000\n" + block(0, START) + block(1, HI) + block(2, END)
     resumed = await sent("sse", START, HI, END, after=0)
     assert resumed.body == block(1, HI) + block(2, END)
@@ -99,15 +104,23 @@ async def test_a_writer_gets_what_comes_without_a_task_being_woken() -> None:
     assert len(exchange.pushed) == 3
 
 
-async def test_who_replaces_the_body_iterator_sees_every_piece() -> None:
+async def test_who_replaces_the_body_iterator_sees_every_piece_and_may_begin_with_another() -> None:
     exchange = Exchange("sse", writer=True)
-    exchange.response.body_iterator = (piece async for piece in exchange.response.body_iterator)  # type: ignore[attr-defined]
+    pieces = exchange.response.body_iterator  # type: ignore[attr-defined]
+
+    async def begun_by_another() -> AsyncGenerator[bytes, None]:
+        yield b": mine\n"
+        async for piece in pieces:
+            yield piece
+
+    exchange.response.body_iterator = begun_by_another()  # type: ignore[attr-defined]
     task = exchange.start()
     for event in (START, HI, HI, END):
         await turns()
         exchange.log.append([event])
     await task
-    assert (exchange.pushed, len(exchange.messages)) == ([], 5)
+    assert (exchange.pushed, len(exchange.messages)) == ([], 6)
+    assert exchange.body.startswith(b": mine\nretry: 2000\n")
 
 
 @pytest.mark.parametrize("wire", ["sse", "html", "ai-sdk"])
@@ -192,11 +205,25 @@ def test_formats_say_who_can_come_back_and_how() -> None:
     }
     assert {name: told[name] for name in expected} == expected
     entries = [msgspec.json.encode(event) for event in (START, HI, END)]
-    assert KINDS["sse"].example(entries).startswith("retry: 2000\ndata: ")
+    assert KINDS["sse"].example(entries).startswith("retry: 2000\n" + block(0, START).decode())
     assert KINDS["html"].example(entries).startswith("retry: 2000\nevent: start\n")
     assert KINDS["text"].example(entries) == "Hi"
     assert KINDS["json"].example(entries)["content"] == "Hi"
     assert KINDS["ai-sdk"].example(entries).endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("wire", ["sse", "html", "ai-sdk", "text", "json"])
+def test_a_format_without_a_body_of_its_own_reads_ours_and_refuses_in_our_words(wire: str) -> None:
+    fmt = KINDS[wire]
+    assert (fmt.reads_body, fmt.replays, fmt.root) == (False, False, "/")
+    body = msgspec.json.encode({"messages": [{"role": "system", "content": "x"}, *QUESTION.messages]})
+    asked = fmt.read(body, allows_system=True)
+    assert (asked.format, asked.key, asked.ask.messages[1].content) == (fmt, None, "Hello!")
+    with pytest.raises(InvalidRequest):
+        fmt.read(body, allows_system=False)
+    error = Draining("bye")
+    refusal = fmt.refusal(error, "r")
+    assert (refusal.status, refusal.body, dict(refusal.headers)) == (error.status, error.body("r"), {})
 
 
 async def test_a_reading_that_is_resumed_is_numbered_on_in_html_too() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from chat_sse.errors import InternalError, UpstreamTimeout
 from chat_sse.events import Delta, Event, Reasoning
+from chat_sse.formats.json_body import collect
 from tests.inside.formats.exchange import END, FAILED, HI, START, Exchange, sent
 from tests.support.fakes import STOPPED, turns
 
@@ -81,6 +82,16 @@ async def test_a_json_answer_is_one_body_when_it_is_whole() -> None:
     assert (await sent("json", START, HI, STOPPED)).is_whole
 
 
-async def test_a_json_answer_that_fails_is_an_http_error_whenever_that_is() -> None:
-    with pytest.raises(UpstreamTimeout, match="late"):
-        await sent("json", START, HI, FAILED)
+@pytest.mark.parametrize("wire", ["json", "openai-body"])
+async def test_a_whole_body_that_fails_is_an_http_error_whenever_that_is_and_was_paid_for(wire: str) -> None:
+    with pytest.raises(UpstreamTimeout, match="late") as raised:
+        await sent(wire, START, HI, FAILED)
+    assert raised.value.may_cost
+    with pytest.raises(InternalError) as gone:
+        await sent(wire, START, error=InternalError("gone"))
+    assert gone.value.may_cost
+
+
+def test_a_log_without_an_end_is_no_answer() -> None:
+    with pytest.raises(ValueError, match="terminal event"):
+        collect([msgspec.json.encode(event) for event in (START, HI)])
