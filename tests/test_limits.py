@@ -435,7 +435,7 @@ async def test_a_question_that_the_budget_refuses_gives_its_slot_back() -> None:
     await Permit(admission, "a", None).admit("1", question())
 
 
-# What only Redis can show.
+# What only Redis can show. More of it, in virtual time: tests/inside/redis
 
 
 async def test_two_processes_share_every_count(redis_server: RedisServer) -> None:
@@ -452,100 +452,6 @@ async def test_two_processes_share_every_count(redis_server: RedisServer) -> Non
         ):
             results = await asyncio.gather(*attempts, return_exceptions=True)
             assert sum(isinstance(result, kind) for result in results) == 17, results
-
-
-async def test_leases_are_renewed_as_long_as_an_answer_runs(redis_server: RedisServer) -> None:
-    empty(redis_server)
-    async with AsyncExitStack() as stack:
-        slots = Parts(redis_server.url, stack).slots(1, 100)
-        await take(slots, "a", "1")
-        deadline = time.monotonic() + 8
-        while time.monotonic() < deadline:
-            with pytest.raises(TooManyStreams):
-                await take(slots, "a", "2")
-            await asyncio.sleep(0.5)
-        free(slots, "a", "1")
-        await eventually(lambda: take(slots, "a", "2"))
-
-
-async def test_a_slot_that_is_freed_during_a_renewal_is_not_taken_again(redis_server: RedisServer) -> None:
-    empty(redis_server)
-    async with AsyncExitStack() as stack:
-        slots = Parts(redis_server.url, stack).slots(1, 100)
-        assert isinstance(slots, SharedCounts)
-        await take(slots, "a", "1")
-        held = list(vars(slots)["_held"].items())
-        free(slots, "a", "1")
-        await vars(slots)["_settling"]
-        await slots._renew_some(held)  # noqa: SLF001 - the moment between two batches of a renewal
-        await take(slots, "a", "2")
-
-
-async def test_no_count_stays_for_ever_and_none_tells_an_address(redis_server: RedisServer) -> None:
-    empty(redis_server)
-    async with AsyncExitStack() as stack:
-        limits = Parts(redis_server.url, stack)
-        await ask(limits.rates(HOUR, HOUR), "203.0.113.9")
-        await take(limits.slots(9, 9), "203.0.113.9", "1")
-        await reserve(limits.budgets(Budget(10, "day"), Budget(10, "month")), "203.0.113.9", 10)
-    with redis.Redis.from_url(redis_server.url, protocol=2) as client:
-        keys = client.keys("*")
-        assert len(keys) == 7  # with the epoch
-        assert not [key for key in keys if b"203" in key]
-        assert all(client.ttl(key) > 0 for key in keys)
-
-
-async def left(counts: Counts, client: str = "a") -> int:
-    """Return how many tokens are left, by a question that takes none."""
-    status = (await reserve(counts, client, 0)).status
-    assert status is not None
-    return status.left
-
-
-async def settled(counts: Counts, tokens: int) -> None:
-    """Wait until so many tokens are left."""
-    deadline = time.monotonic() + 5
-    while (found := await left(counts)) != tokens:
-        assert time.monotonic() < deadline, found
-        await asyncio.sleep(0.05)
-
-
-async def test_answers_from_before_redis_lost_its_data_give_nothing_back_to_the_new_counts() -> None:
-    with RedisServer() as server:
-        async with AsyncExitStack() as stack:
-            counts = Parts(server.url, stack).budgets(None, Budget(10_000, "day"))
-            held = [await reserve(counts, "a", 2_000) for _ in range(5)]
-            server.kill()
-            server.start()
-            await eventually(lambda: reserve(counts, "a", 1_000))
-            for reservation in held:
-                counts.settle(reservation, 100, refused=False)
-            await settled(counts, 10_000 - 1_000 - 5 * 100)
-
-
-async def test_what_is_settled_while_redis_hangs_is_settled_once(redis_server: RedisServer) -> None:
-    empty(redis_server)
-    async with AsyncExitStack() as stack:
-        counts = Parts(redis_server.url, stack).budgets(None, Budget(10_000, "day"))
-        first, second = await reserve(counts, "a", 5_000), await reserve(counts, "a", 5_000)
-        redis_server.signal(signal.SIGSTOP)
-        counts.settle(first, 1_000, refused=False)
-        await asyncio.sleep(3)  # longer than a round trip may take: it is sent once more
-        counts.settle(second, 500, refused=False)
-        redis_server.signal(signal.SIGCONT)
-        await settled(counts, 10_000 - 1_000 - 500)
-
-
-async def test_a_reservation_whose_reply_was_lost_is_given_back(redis_server: RedisServer) -> None:
-    empty(redis_server)
-    async with AsyncExitStack() as stack:
-        counts = Parts(redis_server.url, stack).budgets(None, Budget(10_000, "day"))
-        assert await left(counts) == 10_000
-        redis_server.signal(signal.SIGSTOP)
-        with pytest.raises(StoreUnavailable):
-            await reserve(counts, "a", 4_000)
-        redis_server.signal(signal.SIGCONT)  # now it reserves, and nobody hears of it
-        await settled(counts, 10_000)
 
 
 async def test_without_redis_nothing_is_let_in() -> None:

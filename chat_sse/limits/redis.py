@@ -206,7 +206,7 @@ class SharedCounts:
 
     async def _settle_all(self) -> None:
         """Run what is to be settled, again and again while Redis is away."""
-        was_up = True
+        was_up, loop = True, asyncio.get_running_loop()
         try:
             while self._unsettled:
                 some = dict(islice(self._unsettled.items(), SETTLED_AT_ONCE))
@@ -214,10 +214,10 @@ class SharedCounts:
                     await self._trips.run(list(some.values()))
                 except StoreUnavailable:
                     if was_up:  # the connection broke under these; later ones find none
-                        self._doubtful.update(dict.fromkeys(some, time.monotonic()))
+                        self._doubtful.update(dict.fromkeys(some, loop.time()))
                     was_up = False
                     await asyncio.sleep(RETRY_SECONDS)
-                    self._give_up()
+                    self._give_up(loop.time() - MARK_MS / 1000)
                 else:
                     was_up = True
                     for stream_id in some:
@@ -226,9 +226,8 @@ class SharedCounts:
         finally:
             self._settling = None
 
-    def _give_up(self) -> None:
-        """Leave reserved what may be settled already, and would not be recognised as such any more."""
-        late = time.monotonic() - MARK_MS / 1000
+    def _give_up(self, late: float) -> None:
+        """Leave reserved what may be settled since `late`, and would not be recognised as such any more."""
         for stream_id in [stream_id for stream_id, sent_at in self._doubtful.items() if sent_at < late]:
             del self._doubtful[stream_id], self._unsettled[stream_id]
             log.warning("limits.unsettled", extra={"fields": {"id": stream_id}})

@@ -34,6 +34,15 @@ ROOMS = {
         tuple(path for path in files("limits/*.py") if "redis" not in path), ("tests/inside/limits",)
     ),
     "stores": Room((*files("stores/*.py"), *files("stores/redis/[ilo]*.py")), ("tests/inside/stores",)),
+    "redis": Room(
+        (
+            *files("limits/redis.py", "redis_access.py"),
+            *files(
+                *(f"stores/redis/{name}.py" for name in ("client", "commands", "pubsub", "store", "tasks"))
+            ),
+        ),
+        ("tests/inside/redis",),
+    ),
     "upstreams": Room(
         files(
             "upstreams/fallback.py",

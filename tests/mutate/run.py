@@ -79,7 +79,7 @@ class Trial:
         began = time.monotonic()
         for passes in (partial(self._passes_anew, None), partial(_passes, session)):
             _fork(passes, 600)
-            if os.wait()[1]:
+            if _wait()[1]:
                 raise SystemExit(f"the tests fail without a mutant already: pytest {' '.join(self._tests)}")
         limit = int(max(LEAST_SECONDS, 5 * self._jobs * (time.monotonic() - began)))
         running: dict[int, tuple[str, Mutant]] = {}
@@ -144,6 +144,7 @@ def _fork(survives: Callable[[], bool], limit: int) -> int:
     pid = os.fork()
     if pid:
         return pid
+    os.setsid()
     code = 1
     with contextlib.suppress(BaseException):  # whatever it was, it was noticed
         resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
@@ -156,7 +157,15 @@ def _fork(survives: Callable[[], bool], limit: int) -> int:
     os._exit(code)
 
 
-def _next_verdict(running: dict[int, tuple[str, Mutant]]) -> Verdict:
+def _wait() -> tuple[int, int]:
+    """Wait for a child, and end what it has left running. Returns its process id, and 0 when it passed."""
     pid, status = os.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    return pid, status
+
+
+def _next_verdict(running: dict[int, tuple[str, Mutant]]) -> Verdict:
+    pid, status = _wait()
     path, mutant = running.pop(pid)
     return Verdict(path, mutant, status != 0)

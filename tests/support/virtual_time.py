@@ -47,6 +47,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         faults, self._faults = self._faults, []
         assert not faults, faults
 
+    def settle(self) -> None:
+        """Called before the clock jumps: wait for what others still have to do at this moment."""
+
     def jump(self, seconds: float) -> None:
         """Move the clock to the next timer. Raises RuntimeError at the end of time."""
         self._now += seconds
@@ -62,6 +65,9 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[Any]:
         """Return what is ready; with nothing ready, let the clock jump instead of waiting."""
         ready: list[Any] = super().select(HANG_SECONDS if timeout is None else 0)
+        if not ready and timeout:
+            self._loop.settle()
+            ready = super().select(0)
         if not ready:
             if timeout is None:
                 raise RuntimeError("nothing will ever happen: there is no timer, and nothing is ready")
