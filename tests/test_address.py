@@ -88,6 +88,32 @@ def test_an_entry_that_is_too_long_for_an_address_is_none_and_is_not_remembered(
     assert address._parse.cache_info().currsize <= before + 1  # noqa: SLF001 - the proxy's own
 
 
+def test_an_address_has_sixty_four_characters_at_most() -> None:
+    assert client("10.0.0.1", f"fe80::1%{'x' * 56}") == "fe80::/64"
+    assert client("10.0.0.1", f"fe80::1%{'x' * 57}") == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "server", "counted"),
+    [
+        (["unix"], ("/run/x.sock", None), "203.0.113.9"),
+        (["unix"], ("10.0.0.9", 80), "unknown"),  # no socket of ours
+        (["unix"], None, "unknown"),
+        (["10.0.0.1"], ("/run/x.sock", None), "unknown"),
+        ([], ("/run/x.sock", None), "unknown"),
+    ],
+)
+def test_a_proxy_behind_a_unix_socket_is_trusted_by_that_name_alone(
+    trusted: list[str], server: tuple[str, int | None] | None, counted: str
+) -> None:
+    connection = {**scope(None, "203.0.113.9"), "server": server}
+    addresses = ClientAddresses(trusted)
+    assert addresses.client_of(connection) == counted
+    assert addresses.trusts_peer(connection) == (counted == "203.0.113.9")
+
+
 def test_a_chain_is_walked_to_a_bound() -> None:
+    assert client("10.0.0.1", "203.0.113.9" + ", 10.0.0.2" * 31) == "203.0.113.9"
+    assert client("10.0.0.1", "203.0.113.9" + ", 10.0.0.2" * 32) == "10.0.0.2"
     assert client("10.0.0.1", "203.0.113.9" + ", 10.0.0.2" * 20) == "203.0.113.9"
     assert client("10.0.0.1", "203.0.113.9" + ", 10.0.0.2" * 100_000) == "10.0.0.2"

@@ -76,19 +76,6 @@ def test_pages_and_health_checks_need_no_keys(upstream: ScriptedUpstream, jwks: 
     assert jwks.requests == []
 
 
-def hang(request: Handler) -> None:
-    time.sleep(8)
-
-
-def drip(request: Handler) -> None:
-    request.send_response(200)
-    request.end_headers()
-    with suppress(OSError):  # the other side has had enough
-        while True:
-            request.wfile.write(b" ")
-            time.sleep(0.1)
-
-
 def cut(request: Handler) -> None:
     request.connection.shutdown(socket.SHUT_RDWR)
 
@@ -106,8 +93,6 @@ AWAY: dict[str, Callable[[Handler], None]] = {
     "a redirect": lambda request: request.reply(302, Location="/elsewhere"),
     "a cut": cut,
     "without end": endless,
-    "silence": hang,
-    "a drip": drip,
 }
 
 
@@ -127,18 +112,6 @@ def test_while_the_issuer_is_away_known_keys_go_on_and_others_get_503(
         service.wait_for_log("jwks.unavailable host=127.0.0.1 reason=")
     assert jwks.requests == ["/jwks", "/jwks"]
     assert upstream.calls == []
-
-
-def test_a_service_that_starts_before_its_issuer_says_so_and_recovers(
-    upstream: ScriptedUpstream, jwks: JwksServer
-) -> None:
-    jwks.answer = AWAY["an error"]
-    with serving(upstream, jwks.url) as service:
-        assert [status(service, token()) for _ in range(5)] == [503] * 5
-        assert len(jwks.requests) == 1
-        jwks.answer = None
-        until(lambda: status(service, token()) == 200, RENEW_SECONDS + 5)
-        assert len(jwks.requests) == 2
 
 
 def test_made_up_ids_of_keys_make_one_request_and_none_to_where_they_lead(

@@ -165,7 +165,7 @@ async def test_where_the_socket_listens_counts_as_well_as_the_setting(server: An
 
     headers = [(b"host", b"evil.example")]
     scope = {"type": "http", "path": "/", "server": server, "headers": headers, "state": {"request_id": ""}}
-    guarded = ErrorMiddleware(TrustedHost(app, bound_to="127.0.0.1", allowed=()))
+    guarded = ErrorMiddleware(TrustedHost(app, bound_to="127.0.0.1", allowed=(), authenticated=True))
     await guarded(scope, None, send)  # type: ignore[arg-type]
     assert sent[0]["status"] == status
 

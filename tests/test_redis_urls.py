@@ -9,6 +9,7 @@ import trustme
 from chat_sse.redis_access import mode_of
 from tests.conftest import QUICK
 from tests.support import plain_http
+from tests.support.ports import free_port
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.service import ask, events, refused_start, serve, text_of
 from tests.support.upstream import Finish, Say, ScriptedUpstream
@@ -62,7 +63,8 @@ def sentinel(folder: Path) -> RedisServer:
 
 
 def cluster_node(folder: Path) -> RedisServer:
-    return RedisServer("--cluster-enabled", "yes", "--cluster-config-file", str(folder / "nodes.conf"))
+    nodes, port = str(folder / "nodes.conf"), str(free_port())
+    return RedisServer("--cluster-enabled", "yes", "--cluster-config-file", nodes, "--cluster-port", port)
 
 
 @pytest.mark.parametrize(("start", "mode"), [(cluster_node, "cluster"), (sentinel, "sentinel")])

@@ -23,9 +23,7 @@ class TrustedHost:
     rebound.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, bound_to: str, allowed: Sequence[str], authenticated: bool = True
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, bound_to: str, allowed: Sequence[str], authenticated: bool) -> None:
         """`allowed`: names beside the loopback ones and `bound_to`; "*" is any.
 
         With none, a service on the loopback interface answers to the loopback names. Beyond it, and on a Unix

@@ -26,7 +26,6 @@ class KeysUnavailable(Exception):
     """The keys cannot be fetched; `retry_after` is in seconds."""
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__("the keys of tokens cannot be fetched")
         self.retry_after = retry_after
 
 

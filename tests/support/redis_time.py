@@ -36,6 +36,7 @@ class RedisLoop(VirtualTimeLoop):
 
     def wait_for(self, server: RedisServer) -> None:
         """Wait for this one from now on."""
+        self.wait_for_none()
         self._asked = socket.create_connection(("127.0.0.1", server.port), timeout=5)
         self._asked.sendall(b"AUTH %s\r\n" % PASSWORD.encode())
         assert self._asked.recv(64) == b"+OK\r\n"

@@ -73,6 +73,7 @@ def test_foreign_pages_and_guesses_may_not(headers: dict[str, str], words: str) 
 
 def test_a_browser_that_names_no_page_may_not_spend_by_opening_a_url() -> None:
     assert refusal(BROWSER, OURS) is None
+    Origins([OURS]).check(raw(BROWSER))
     assert "names its page" in (refusal(BROWSER, OURS, asks_by_url=True) or "")
 
 
@@ -201,6 +202,17 @@ async def test_a_path_may_be_written_with_a_slash_and_with_or_without_its_root(
     path: str, options: dict[str, str], expected: tuple[str, str, int]
 ) -> None:
     assert await routed(path, **options) == expected
+
+
+async def test_what_has_no_path_passes() -> None:
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        seen.append(scope)
+
+    scope: Scope = {"type": "lifespan"}
+    await RootPath(TrailingSlash(app), root_path="/chat")(scope, None, None)  # type: ignore[arg-type]
+    assert seen == [scope]
 
 
 def test_a_path_is_told_with_its_root_and_read_without() -> None:

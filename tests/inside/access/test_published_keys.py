@@ -199,6 +199,10 @@ async def test_silence_and_a_cut_are_an_issuer_that_is_away() -> None:
     assert await failure(keys) == RENEW
     assert network().time() == began + DEADLINE + RENEW
     assert all(wire.is_closed for wire in network().wires)
+    publish(jwk("one"))
+    await asyncio.sleep(RENEW)
+    assert await renewed(keys)
+    assert keys.find("one", "RS256") is not None
 
 
 async def test_a_set_that_drips_in_has_five_seconds_as_a_whole() -> None:
@@ -222,10 +226,21 @@ async def test_closing_ends_a_fetch_that_is_under_way() -> None:
     assert fetches() == 1
     began = network().time()
     await keys.aclose()
+    assert network().wires[0].is_closed
     await waiting
     assert network().time() == began
-    assert network().wires[0].is_closed
     await keys.aclose()
+
+
+async def test_no_proxy_leads_to_this_machine_and_one_may_lead_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, "http://192.0.2.9:3128")
+    await loaded(jwk("one"))
+    network().play = lambda wire, _: wire.abort()
+    await failure(JwksKeys("https://login.example/keys", network().time))
+    assert network().destinations == [("127.0.0.1", 9000), ("192.0.2.9", 3128)]
 
 
 async def test_only_public_keys_for_signatures_that_fit_the_algorithm_verify_anything() -> None:
@@ -252,7 +267,7 @@ async def test_only_public_keys_for_signatures_that_fit_the_algorithm_verify_any
 
 
 async def test_a_token_that_names_no_key_means_the_only_one() -> None:
-    only = await loaded(jwk("one"), jwk("encrypts", use="enc"))
+    only = await loaded(jwk("one"), {"kid": "no kind"}, jwk("encrypts", use="enc"))
     assert only.find(None, "RS256") is not None
     several = await loaded(jwk("one"), jwk("two"))
     assert several.find(None, "RS256") is None

@@ -36,9 +36,10 @@ def test_a_good_token_is_its_persons() -> None:
     assert read(token("ada/x@y")) == Principal(
         owner="jwt:ada%2Fx@y", client="jwt:ada%2Fx@y", name="ada/x@y", allowance=Allowance()
     )
-    assert read(token("a", name="Ada")).name == "Ada"
-    for name in ("", "x" * 256, 1, None):
-        assert read(token("a", name=name)).name == "a"
+    for name in ("Ada", "A"):
+        assert read(token("a", name=name)).name == name
+    for none in ("", "x" * 256, 1, None):
+        assert read(token("a", name=none)).name == "a"
     assert read(token("a", name="x" * 255)).name == "x" * 255
     assert read(token("\ud800")).client == "jwt:%3F"
     assert read(token(headers={"kid": "another"})).name == "ada"  # there is one key, whatever it is called
@@ -62,7 +63,7 @@ def test_a_person_has_a_name_or_a_number(claim: Any, name: str | None) -> None:
 def test_a_token_counts_from_its_time_to_its_end_with_ten_seconds_for_clocks_that_differ() -> None:
     now = time.time()
     assert read(token(exp=now - 8)).refusal is None
-    assert refused(token(exp=now - 11)) == "ExpiredSignatureError"
+    assert refused(token(exp=int(now) - 10)) == "ExpiredSignatureError"
     assert read(token(nbf=now + 9)).refusal is None
     assert refused(token(nbf=now + 30)) == "ImmatureSignatureError"
     assert refused(token(exp=None)) == "MissingRequiredClaimError"

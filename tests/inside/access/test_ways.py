@@ -15,9 +15,12 @@ from tests.support.tokens import SECRET, pem, token
 ADA = "ada:0123456789abcdef"
 
 
-def ways(*, asks_application: bool = False, **variables: str) -> Ways:
+def ways(*, asks_application: bool | None = None, **variables: str) -> Ways:
     env = {f"CHAT_SSE_{name.upper()}": value for name, value in variables.items()}
-    return open_ways(load_settings({"OPENAI_API_KEY": "sk-x", **env}), asks_application=asks_application)
+    settings = load_settings({"OPENAI_API_KEY": "sk-x", **env})
+    if asks_application is None:
+        return open_ways(settings)
+    return open_ways(settings, asks_application=asks_application)
 
 
 def test_without_settings_anybody_may_ask_and_nobody_can_prove_anything() -> None:

@@ -56,8 +56,8 @@ async def settle(counts: SharedCounts, held: Reservation, tokens: int, *, refuse
 
 async def settled(counts: SharedCounts) -> None:
     """Wait until nothing is left to be settled."""
-    while vars(counts)["_settling"] is not None:
-        await asyncio.sleep(0.01)
+    if (settling := vars(counts)["_settling"]) is not None:
+        await asyncio.wait([settling])
 
 
 async def left(counts: SharedCounts, client: str = "a") -> int | None:
