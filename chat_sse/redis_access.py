@@ -195,7 +195,6 @@ class RoundTrips:
         except (RedisError, OSError, TimeoutError) as exc:
             error = type(exc).__name__  # its text may quote the URL
             gathered += self._gathered  # the connection is broken for them as well
-            self._gathered = []
         else:
             start = 0
             for commands, told in gathered:

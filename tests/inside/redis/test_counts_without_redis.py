@@ -172,12 +172,27 @@ async def test_answers_from_before_redis_lost_its_counts_give_nothing_back_to_th
     assert await left(counts) == 10_000 - 1000 - 5 * 100
 
 
+async def test_what_was_settled_after_an_outage_is_not_in_doubt_any_more(
+    processes: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = processes.counts(budget=BUDGET)
+    for answer in "st":
+        held = await admit(counts, tokens=4000, answer=answer)
+        processes.redis.hang()
+        counts.settle(held, 0, refused=False)
+        await asyncio.sleep(5)
+        processes.redis.go_on()
+        await asyncio.sleep(130)
+        assert await left(counts) == 10_000
+    assert logged(caplog, "limits.unsettled") == []
+
+
 async def test_leases_go_on_after_an_outage(processes: Processes) -> None:
     counts = processes.counts()
-    await admit(counts)
+    await asyncio.gather(*(admit(counts, answer=str(number)) for number in range(501)))
     processes.redis.crash()
     await asyncio.sleep(9)
-    assert round_trips(counts)[1] == 4  # one each two seconds
+    assert round_trips(counts)[1] == 4  # one each two seconds, however many there are
     processes.redis.come_back()
     await asyncio.sleep(2)
     assert len(processes.redis.keys("*:slots:*")) == 2

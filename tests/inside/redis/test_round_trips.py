@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from redis.asyncio import Connection
 from redis.exceptions import RedisError
 
@@ -187,12 +188,23 @@ async def test_closing_fails_who_waits_and_breaks_the_connection(trips: Trips) -
     await turns()
     calls.append(trips.start(("ECHO", "b")))
     await turns()
+    began = trips.redis.loop.time()
     await trips.all.aclose()
+    assert trips.redis.loop.time() == began
     assert {type(refused) for refused in await trips.gather(calls)} == {StoreUnavailable}
     trips.redis.go_on()
     await asyncio.sleep(0.01)
     assert len(trips.redis.data.client_list(_type="normal")) == 2  # this one's, and the loop's
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_closing_fails_who_has_only_just_asked(trips: Trips) -> None:
+    call = trips.start(("SET", "a", 1))
+    await asyncio.sleep(0)
+    await trips.all.aclose()
+    with pytest.raises(StoreUnavailable):
+        await call
+    assert trips.redis.keys() == []
 
 
 async def test_who_refuses_a_connection_fails_what_was_to_be_sent(redis: RedisBeside) -> None:
@@ -239,6 +251,24 @@ async def test_a_node_of_a_cluster_is_of_no_use(redis: RedisBeside, tmp_path: Pa
         redis.loop.wait_for(server)
         words = "leads to a Redis in the mode cluster: it must be a single server"
         assert await find_fault(server.url) == words
+        redis.loop.wait_for(redis.server)
+
+
+async def test_a_certificate_that_nobody_here_trusts_is_named(redis: RedisBeside, tmp_path: Path) -> None:
+    authority, port = trustme.CA(), str(free_port())
+    certificate, files = authority.issue_cert("127.0.0.1"), [str(tmp_path / name) for name in "abc"]
+    certificate.cert_chain_pems[0].write_to_path(files[0])
+    certificate.private_key_pem.write_to_path(files[1])
+    authority.cert_pem.write_to_path(files[2])
+    names = "--tls-cert-file", "--tls-key-file", "--tls-ca-cert-file"
+    options = [part for pair in zip(names, files, strict=True) for part in pair]
+    with RedisServer("--tls-port", port, "--tls-auth-clients", "no", *options) as server:
+        redis.loop.wait_for(server)
+        url = server.url.replace("redis:", "rediss:").replace(str(server.port), port)
+        fault = await find_fault(url)
+        assert fault is not None
+        assert fault.startswith("has a certificate that is not trusted here: self-signed")
+        assert await find_fault(f"{url}?ssl_ca_certs={files[2]}") is None
         redis.loop.wait_for(redis.server)
 
 

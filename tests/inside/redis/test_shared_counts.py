@@ -82,6 +82,18 @@ async def test_a_question_that_upstream_refused_gives_its_place_in_everybodys_ra
     assert isinstance(await refused(counts), TooManyRequests)
 
 
+async def test_what_is_full_is_named_among_all_counts(processes: Processes) -> None:
+    limits = {"budget": Budget(100, "day"), "budget_total": Budget(150, "day")}
+    counts = processes.counts(rate_total=Rate(2, 86_400), streams=2, **limits)
+    held = await admit(counts, tokens=90)
+    assert "100 tokens per day per client" in (await refused(counts, tokens=20)).details
+    assert "150 tokens per day for everybody" in (await refused(counts, "b", 70)).details
+    await admit(counts, "b", 1, "t")
+    assert type(await refused(counts, "c")) is Overloaded
+    await settle(counts, held, 90)
+    assert (await refused(counts, "c")).details == "limit: 2 requests per day for everybody together"
+
+
 async def test_without_limits_nothing_is_counted_or_asked(processes: Processes) -> None:
     counts = processes.counts()
     assert await counts.arrive("a") is None
