@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.inside.redis.processes import Processes
+from tests.inside.redis.stores import Site
 from tests.support.redis_server import RedisServer
 from tests.support.redis_time import RedisBeside, RedisLoop
 
@@ -33,3 +34,10 @@ async def processes(redis: RedisBeside) -> AsyncIterator[Processes]:
     """Processes beside it, which end with the test."""
     async with AsyncExitStack() as stack:
         yield Processes(redis, stack)
+
+
+@pytest.fixture
+async def site(redis: RedisBeside) -> AsyncIterator[Site]:
+    """A site whose processes end with the test."""
+    async with AsyncExitStack() as stack:
+        yield Site(redis, stack)
