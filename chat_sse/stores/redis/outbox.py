@@ -81,7 +81,6 @@ class Outbox:
     def recover(self) -> None:
         """After a break: find out what Redis has lost."""
         for produced in self.logs.values():
-            produced.noted = True
             self._send_soon(produced)
 
     def doubt(self) -> None:
@@ -181,6 +180,5 @@ class Outbox:
     def _release(self, produced: ProducedLog) -> None:
         """Drop a log that Redis has completely. Its readers here read on."""
         self._unsent.pop(produced, None)
-        self._later.pop(produced, None)
         self.logs.pop(produced.id, None)
         produced.settled.set()

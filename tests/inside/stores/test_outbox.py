@@ -188,7 +188,7 @@ async def test_a_discarded_log_that_redis_does_not_know_any_more_is_not_sent_aga
     log.discarded = True
     del process.redis.sealed["p:{a}"]
     process.exchange_all()
-    assert process.outbox.logs == {}
+    assert (process.outbox.logs, process.redis.sealed) == ({}, {})
 
 
 async def test_a_stop_that_another_process_asks_for_ends_the_log_as_asked(process: Process) -> None:
