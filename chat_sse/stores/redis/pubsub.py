@@ -67,7 +67,6 @@ class PubSub:
             connection = self._connect()
             try:
                 async with asyncio.timeout(LISTEN_SECONDS):
-                    await connection.connect()  # type: ignore[no-untyped-call]
                     self._changed.clear()
                     await connection.send_command("SUBSCRIBE", *self._wanted, check_health=False)
                 self._connection = connection
@@ -82,7 +81,7 @@ class PubSub:
 
     async def _hear_one(self, connection: Connection) -> None:
         async with asyncio.timeout(LISTEN_SECONDS):  # redis-py's own would give None, and keep the connection
-            kind, channel, message = await connection.read_response(timeout=math.inf, push_request=True)
+            kind, channel, message = await connection.read_response(timeout=math.inf)
         if kind == b"message":
             self._hear(channel.decode(), message)
         elif kind == b"subscribe":

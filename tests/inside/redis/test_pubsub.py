@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Connection
 
 from chat_sse.redis_access import connector
 from chat_sse.stores.redis.pubsub import PubSub
@@ -16,9 +17,16 @@ class Ear:
     def __init__(self, redis: RedisBeside) -> None:
         self.redis = redis
         self.heard: list[tuple[str, bytes | None]] = []
-        self.pubsub = PubSub(connector(redis.url), lambda *heard: self.heard.append(heard))
+        self.joins_late = ""
+        connect = connector(redis.url, self._on_connect)
+        self.pubsub = PubSub(connect, lambda *heard: self.heard.append(heard))
         self.pubsub.subscribe("own")
         self.task = asyncio.create_task(self.pubsub.listen())
+
+    async def _on_connect(self, _: Connection) -> None:
+        if self.joins_late:
+            self.pubsub.subscribe(self.joins_late)
+            await self.pubsub.update()
 
     async def say(self, channel: str, message: str = "x") -> int:
         """Publish. Returns how many heard it."""
@@ -96,6 +104,14 @@ async def test_a_redis_that_hangs_is_tried_for_two_seconds_again_and_again(ear: 
     ear.redis.come_back()
     await asyncio.sleep(0.3)
     assert ear.heard == [("own", None)] * 2
+
+
+async def test_a_channel_that_is_wanted_while_it_connects_is_heard_too(ear: Ear) -> None:
+    ear.joins_late = "late"
+    ear.redis.break_connections()
+    await asyncio.sleep(0.5)
+    await ear.pubsub.update()
+    assert await ear.say("late") == 1
 
 
 async def test_an_update_over_a_connection_that_breaks_is_made_up_for(ear: Ear) -> None:
