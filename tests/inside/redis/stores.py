@@ -12,7 +12,7 @@ from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.store import RedisStore
 from tests.support.redis_time import RedisBeside
 
-TTL, RUNNING = 300, 600
+TTL, RUNNING = 3000, 6000
 
 
 class Site:

@@ -10,6 +10,7 @@ import pytest
 from chat_sse.errors import ChatError, Draining, InternalError, KeyReused, StoreUnavailable, StreamNotFound
 from chat_sse.events import Delta, Done, Start
 from chat_sse.stores.base import Extent, Log, LogSpec
+from chat_sse.stores.redis.store import RedisStore
 from tests.inside.redis.stores import Site, create, entries_of, producer_of, read_all
 from tests.support.fakes import STOPPED
 
@@ -24,6 +25,10 @@ async def details(finding: object) -> str:
     return raised.value.details
 
 
+def round_trips(store: RedisStore) -> float:
+    return next(figure.value for figure in store.figures() if figure.name == "redis_round_trips")
+
+
 # Names.
 
 
@@ -31,7 +36,7 @@ async def test_a_new_log_is_known_to_all_by_its_id_its_key_and_its_chat(site: Si
     here, there = await site.start(), await site.start()
     log = await create(here, owner="ada", idempotency_key="k", fingerprint=b"f", chat_id="c")
     names = [f"p:{{{KEY}}}:claim", f"p:{{{CHAT}}}:chat", "p:{s}:meta"]
-    assert [site.life(name) for name in names] == [600] * 3
+    assert [site.life(name) for name in names] == [6000] * 3
     assert site.meta("s") == {"owner": "ada", "producer": producer_of(here), "sealed": "0"}
     for found in (await there.open("s"), await there.find_key("k", b"f"), await there.find_chat("c")):
         assert (found.id, found.owner, found.sealed) == ("s", "ada", False)
@@ -39,7 +44,7 @@ async def test_a_new_log_is_known_to_all_by_its_id_its_key_and_its_chat(site: Si
     assert await there.find_key("k") is await there.open("s")
     log.append([START, END])
     await asyncio.sleep(0.1)
-    assert [site.life(name) for name in (*names, "p:{s}:log")] == [300] * 4
+    assert [site.life(name) for name in (*names, "p:{s}:log")] == [3000] * 4
     assert (await there.open("s")).owner == "ada"
     assert await read_all(await there.open("s")) == entries_of(START, END)
     assert await here.open("s") is not log  # Redis has it
@@ -90,7 +95,7 @@ async def test_a_chat_is_its_newest_answer(site: Site) -> None:
     assert await store.find_chat("c") is second
     first.append([END])
     await asyncio.sleep(0.1)
-    assert site.life(f"p:{{{CHAT}}}:chat") == 600  # it has moved on
+    assert site.life(f"p:{{{CHAT}}}:chat") == 6000  # it has moved on
 
 
 # Extent, and ends.
@@ -155,7 +160,19 @@ async def test_a_log_whose_producer_does_not_answer_is_sealed_in_its_stead(site:
     assert 0.7 <= site.loop.time() - began < 0.75
     assert site.events("s") == entries_of(START, STOPPED)
     assert site.meta("s")["sealed"] == "3"
-    assert [site.life(key) for key in ("p:{s}:log", "p:{s}:meta")] == [300, 300]
+    assert [site.life(key) for key in ("p:{s}:log", "p:{s}:meta")] == [3000, 3000]
+
+
+async def test_a_log_that_goes_while_it_is_stopped_is_not_found(site: Site) -> None:
+    here, there = await site.start(), await site.start()
+    await create(here)
+    await asyncio.sleep(0.9)
+    before = round_trips(there)
+    stopping = asyncio.ensure_future(there.seal("s", STOPPED))
+    while round_trips(there) == before:  # noqa: ASYNC110 - it looks whether there is such a log
+        await asyncio.sleep(0)
+    site.data.delete("p:{s}:meta")
+    assert await details(stopping) == "no answer has this id, or it has expired"
 
 
 async def test_a_log_is_forgotten_with_its_names_and_readers_of_it_learn_why(site: Site) -> None:
@@ -170,6 +187,12 @@ async def test_a_log_is_forgotten_with_its_names_and_readers_of_it_learn_why(sit
     assert [site.life(key) for key in ("p:{s}:log", "p:{s}:meta")] == [10, 10]
     for store in (here, there):
         assert "no answer has this id" in await details(store.open("s"))
+    log = await create(here, "u", chat_id="c")
+    log.append([STOPPED])
+    await asyncio.sleep(0.1)  # Redis has it to its end
+    assert len(site.redis.keys("p:*:chat")) == 1
+    await here.discard(log)
+    assert site.redis.keys("p:*:chat") == []
     await create(here, "t")
     await there.discard(await there.open("t"))  # its producer's to call
     assert (await there.open("t")).id == "t"
@@ -225,7 +248,7 @@ async def test_when_a_log_was_last_read_elsewhere_is_known_to_its_producer(site:
     with mirror.reading():
         await asyncio.sleep(0.1)
         assert await here.idle_elsewhere(log) == 0
-    for milliseconds, idle in ((1900, 0), (2500, 2.5), (60_000, 60)):
+    for milliseconds, idle in ((-1000, 0), (1900, 0), (2500, 2.5), (600_000, 600)):
         site.data.hset("p:{s}:meta", "read", int(time.time() * 1000) - milliseconds)
         assert await here.idle_elsewhere(log) == pytest.approx(idle, abs=0.09)
     site.redis.crash()
