@@ -35,10 +35,11 @@ ROOMS = {
     ),
     "stores": Room((*files("stores/*.py"), *files("stores/redis/[ilo]*.py")), ("tests/inside/stores",)),
     "redis": Room(
-        (
-            *files("limits/redis.py", "redis_access.py"),
-            *files(
-                *(f"stores/redis/{name}.py" for name in ("client", "commands", "pubsub", "store", "tasks"))
+        files(
+            *("redis_access.py", "limits/redis.py"),
+            *(
+                f"stores/redis/{name}.py"
+                for name in ("client", "commands", "pubsub", "scripts", "store", "tasks")
             ),
         ),
         ("tests/inside/redis",),
