@@ -37,7 +37,6 @@ def soak(layout: Layout, seconds: float, seed: int) -> Iterator[Sample]:
     every = [case for case in cases.long(layout) if not case.fault.is_heavy]
     breaking = [one for one in breakages.BREAKAGES if _may_soak(one, layout)]
     kept = {"CHAT_SSE_STREAM_TTL": str(TTL_SECONDS), "CHAT_SSE_MAX_KEPT_BYTES": str(8 * MEGABYTE)}
-    kept["PYTHONUNBUFFERED"] = "1"  # so it is started afresh, and shares no memory with another process
     with running_site(layout, kept) as site:
         standing, questions, started = site.standing(), 0, time.monotonic()
         while time.monotonic() - started < seconds:

@@ -12,7 +12,9 @@ WORDS = tuple(f"w{number} " for number in range(12))
 BIG_BYTES = 10 * 1_048_576
 TINY_DELTAS = 100_000
 # Models of the site that are no scripted upstream: see `tests.support.harness`.
-CLOSED, UNTRUSTED, UNKNOWN = "closed", "untrusted", "unknown"
+CLOSED, UNTRUSTED, UNKNOWN, UNRESOLVED = "closed", "untrusted", "unknown", "unresolved"
+# The scripted upstream, by a name that takes its time.
+SLOW_NAME = "slow-name"
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,8 @@ FAULTS = (
     Fault(name="closed port", is_paid=False, model=CLOSED),
     Fault(name="bad TLS", is_paid=False, model=UNTRUSTED),
     Fault(name="unknown name", is_paid=False, model=UNKNOWN),
+    Fault(name="name server hangs", is_paid=False, model=UNRESOLVED),
+    Fault(name="name server slow", steps=WHOLE.steps, text=WHOLE.text, is_whole=True, model=SLOW_NAME),
     Fault(name="hangs before the head", steps=(Silence(),)),
     Fault(name="hangs before the first token", steps=(Accept(), Silence())),
     Fault(name="resets before the head", steps=(Reset(),)),

@@ -1,4 +1,4 @@
-"""A site to break: the scripted upstream, three that cannot be reached, perhaps a Redis, and the service."""
+"""A site to break: the scripted upstream, four that cannot be reached, perhaps a Redis, and the service."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import trustme
 
 from chat_sse.events import new_stream_id
 from tests.support import visits
-from tests.support.faults import CLOSED, UNKNOWN, UNTRUSTED, WHOLE, Fault
+from tests.support.faults import CLOSED, SLOW_NAME, UNKNOWN, UNRESOLVED, UNTRUSTED, WHOLE, Fault
 from tests.support.invariants import Standing, check_question
+from tests.support.names import resolving
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.service import RunningService, serve
@@ -33,6 +34,9 @@ ENV = {
     "CHAT_SSE_METRICS_PORT": "0",
     "CHAT_SSE_MAX_BODY_BYTES": "1048576",
 }
+
+# Longer than CHAT_SSE_ACCEPT_WAIT.
+NAMES = {"slow.test": 0.7, "hangs.test": None}
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -63,7 +67,7 @@ class Site:
     def question(self, fault: Fault, fmt: str = "sse") -> visits.Question:
         """Return a new question, which upstream will answer so."""
         text = f"{fault.name} {new_stream_id()}"
-        if fault.model is None:
+        if fault.model in (None, SLOW_NAME):
             self.upstream.answer_to(text, *fault.steps)
         return visits.Question(port=self.port, text=text, fault=fault, format=fmt)
 
@@ -87,17 +91,21 @@ def running_site(layout: Layout, environ: Mapping[str, str] | None = None, **set
         untrusted = stack.enter_context(ScriptedUpstream(tls=context))
         server = stack.enter_context(RedisServer()) if layout.redis else None
         closed = free_port()
-        models = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "models.toml"
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _, before = stack.enter_context(resolving(NAMES, folder))
+        models = folder / "models.toml"
         urls = {
             "gpt-4o-mini": upstream.base_url,
             CLOSED: f"http://127.0.0.1:{closed}/v1",
             UNTRUSTED: untrusted.base_url,
-            UNKNOWN: "http://nowhere.invalid/v1",
+            UNKNOWN: "http://nowhere.test/v1",
+            UNRESOLVED: "http://hangs.test/v1",
+            SLOW_NAME: f"http://slow.test:{upstream.port}/v1",
         }
         models.write_text("".join(f'[{name}]\nbase_url = "{url}"\n' for name, url in urls.items()))
         env = {**ENV, "CHAT_SSE_MODELS_FILE": str(models), "CHAT_SSE_WORKERS": str(layout.workers)}
         env |= {"CHAT_SSE_REDIS_URL": server.url} if server else {}
         env |= {f"CHAT_SSE_{name.upper()}": value for name, value in settings.items()}
-        service = stack.enter_context(serve({**env, **(environ or {})}))
+        service = stack.enter_context(serve({**env, **(environ or {})}, before=before))
         yield Site(service, upstream, server, {upstream.port, untrusted.port, closed})
         assert service.terminate() == 0, service.log()[-2000:]

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from chat_sse.upstreams.http.addresses import look_up
 from tests.support.virtual_time import VirtualTimeLoop
 
 Play = Callable[["Wire", bytes], None]
@@ -81,11 +82,16 @@ class NetworkLoop(VirtualTimeLoop):
         self.wires: list[Wire] = []
         self.destinations: list[tuple[Any, Any]] = []
         self.play: Play | None = None
+        self.lookup_seconds = 0.0
 
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
-        """Know every name."""
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """Know every name, after a while."""
+        if func is not look_up:
+            return super().run_in_executor(executor, func, *args)
+        host, port = args
         self.lookups.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+        return self.create_task(asyncio.sleep(self.lookup_seconds, addresses))
 
     async def create_connection(  # type: ignore[override]  # as the pool calls it
         self, make: Any, host: Any = None, port: Any = None, **_: Any

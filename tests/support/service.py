@@ -81,15 +81,16 @@ def serve(
     *arguments: str,
     open_files: int | None = None,
     module: str = "chat_sse",
+    before: Sequence[str] = (),
 ) -> Iterator[RunningService]:
     """Run `python -m chat_sse` on a free loopback port, with no settings but these; end it at the exit.
 
-    `module`: what runs instead.
+    `module`: what runs instead. `before`: a command that runs it.
     """
     environ = _environ({"CHAT_SSE_PORT": "0", "CHAT_SSE_LOG_FORMAT": "text", **(env or {})})
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
-        if any(name.startswith(("PYTHON", "LD_")) for name in env or {}):
-            command = [sys.executable, "-W", "error", "-m", module, *arguments]
+        if before or any(name.startswith(("PYTHON", "LD_")) for name in env or {}):
+            command = [*before, sys.executable, "-W", "error", "-m", module, *arguments]
             process: Process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
         else:
             process = start_preloaded(Start(module, arguments, folder, environ, open_files), log, log)

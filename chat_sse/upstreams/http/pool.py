@@ -13,10 +13,9 @@ from typing import Any
 
 import aiohappyeyeballs
 
+from chat_sse.upstreams.http.addresses import Addresses
 from chat_sse.upstreams.http.connection import Connection
 
-# For how long a name's addresses are believed; aiohttp's figure.
-ADDRESS_SECONDS = 10.0
 # RFC 8305, 5: "Connection Attempt Delay".
 HAPPY_EYEBALLS_SECONDS = 0.25
 
@@ -28,12 +27,11 @@ class ConnectionPool:
         self, host: str, port: int, tls: ssl.SSLContext | None, *, connect_seconds: float, idle_seconds: float
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self._host, self._port, self._tls = host, port, tls
+        self._host, self._tls = host, tls
+        self._addresses = Addresses(host, port)
         self._connect_seconds, self._idle_seconds = connect_seconds, idle_seconds
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
-        self._addresses: Sequence[Any] = ()
-        self._addresses_until = 0.0
 
     async def connection(self) -> Connection:
         """Return an idle connection, the last used first, or a new one. Raises OSError or TimeoutError."""
@@ -57,16 +55,15 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close all connections."""
+        self._addresses.close()
         for connection in list(self._all):
             connection.close()
 
     async def _connect(self) -> Connection:
-        if self.loop.time() >= self._addresses_until:
-            self._addresses = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            self._addresses_until = self.loop.time() + ADDRESS_SECONDS
+        addresses = await self._addresses.get()
         transport, connection = await self.loop.create_connection(
             lambda: Connection(self),
-            **await self._place(),
+            **await self._place(addresses),
             ssl=self._tls,
             server_hostname=self._host if self._tls else None,
         )
@@ -75,12 +72,12 @@ class ConnectionPool:
         self._all.add(connection)
         return connection
 
-    async def _place(self) -> dict[str, Any]:
+    async def _place(self, addresses: Sequence[Any]) -> dict[str, Any]:
         """Return `create_connection`'s destination: the only address, or the socket that connected first."""
-        address, port, *scope = self._addresses[0][4]
-        if len(self._addresses) == 1 and not any(scope):  # create_connection cannot take a scope
+        address, port, *scope = addresses[0][4]
+        if len(addresses) == 1 and not any(scope):  # create_connection cannot take a scope
             return {"host": address, "port": port}  # two thirds of the CPU time of the general way
         connected = await aiohappyeyeballs.start_connection(
-            self._addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, loop=self.loop
+            addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, loop=self.loop
         )
         return {"sock": connected}

@@ -11,6 +11,7 @@ from chat_sse.upstreams.http.connection import Body, Connection, whole_chunk
 from chat_sse.upstreams.http.pool import ConnectionPool
 from tests.support.fakes import turns
 from tests.support.network import Wire, network
+from tests.support.virtual_time import BEGIN_SECONDS
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -271,6 +272,26 @@ async def test_addresses_are_believed_for_ten_seconds() -> None:
     assert network().lookups == ["upstream.example"] * 2
     assert network().destinations == [("192.0.2.1", 80)] * 3
     assert network().wires[0].options == [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+
+
+async def test_all_questions_wait_for_one_lookup_which_outlives_them() -> None:
+    of = pool()
+    network().lookup_seconds = 8
+    first, second = await asyncio.gather(of.connection(), of.connection(), return_exceptions=True)
+    assert (type(first), type(second)) == (TimeoutError, TimeoutError)
+    await asked(of)
+    assert network().time() - BEGIN_SECONDS == 8
+    assert network().lookups == ["upstream.example"]
+
+
+async def test_a_lookup_that_nobody_waits_for_ends_with_its_pool() -> None:
+    of = pool()
+    network().lookup_seconds = 99
+    with pytest.raises(TimeoutError):
+        await of.connection()
+    of.close()
+    await turns()
+    assert network().timers() == []
 
 
 async def test_a_connection_that_is_not_accepted_is_given_up_in_time() -> None:
