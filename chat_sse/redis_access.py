@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import msgspec
 from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.connection import parse_url
@@ -20,6 +21,7 @@ from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
     NoScriptError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -74,7 +76,7 @@ async def find_fault(url: str) -> str | None:
     connection = connector(url)()
     try:
         async with asyncio.timeout(2 * SOCKET_SECONDS):
-            mode = await server_mode(connection)  # connects first
+            mode = (await about(connection)).mode  # connects first
     except (AuthenticationError, NoPermissionError):
         return "refuses the user or the password"
     except ResponseError:
@@ -89,19 +91,29 @@ async def find_fault(url: str) -> str | None:
     return None if mode == SINGLE else wrong_mode(mode)
 
 
-async def server_mode(connection: Connection) -> str:
-    """Ask a server for its mode, such as "standalone". Raises RedisError or OSError."""
+class Server(msgspec.Struct, frozen=True):
+    """What a server says of itself."""
+
+    mode: str
+    """Such as "standalone"."""
+    run_id: str
+    """Another one after each start, and of each replica."""
+
+
+async def about(connection: Connection) -> Server:
+    """Ask a server about itself. Raises RedisError or OSError."""
     await connection.send_command("INFO", "server")
-    return mode_of(await connection.read_response())
+    return read_info(await connection.read_response())
 
 
-def mode_of(info: bytes) -> str:
-    """Return the server's mode from the section `server` of INFO; one that tells none is single.
+def read_info(info: bytes) -> Server:
+    """Read the section `server` of INFO; a server that tells no mode is single.
 
     Valkey calls it `server_mode`.
     """
     fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-    return fields.get("server_mode") or fields.get("redis_mode", SINGLE)
+    mode = fields.get("server_mode") or fields.get("redis_mode", SINGLE)
+    return Server(mode, fields.get("run_id", ""))
 
 
 def wrong_mode(mode: str) -> str:
@@ -234,6 +246,8 @@ class RoundTrips:
                     results.append(await connection.read_response(timeout=math.inf))
                 except ResponseError as exc:
                     results.append(exc)
+            if any(isinstance(result, ReadOnlyError) for result in results):
+                await connection.disconnect(nowait=True)  # a replica now: the address may lead elsewhere
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

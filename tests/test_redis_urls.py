@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from chat_sse.redis_access import mode_of
+from chat_sse.redis_access import read_info
 from tests.conftest import QUICK
 from tests.support import plain_http
 from tests.support.ports import free_port
@@ -80,4 +80,6 @@ def test_a_redis_that_is_no_single_server_is_refused_at_start(
 @pytest.mark.parametrize("field", ["redis_mode", "server_mode"])  # Redis's word, and Valkey's
 @pytest.mark.parametrize("mode", ["standalone", "cluster", "sentinel"])
 def test_the_mode_of_redis_and_of_valkey_is_read(field: str, mode: str) -> None:
-    assert mode_of(f"# Server\r\nredis_version:7.2.4\r\n{field}:{mode}\r\nos:Linux\r\n".encode()) == mode
+    assert (
+        read_info(f"# Server\r\nredis_version:7.2.4\r\n{field}:{mode}\r\nos:Linux\r\n".encode()).mode == mode
+    )

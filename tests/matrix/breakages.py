@@ -17,6 +17,7 @@ import redis
 
 from tests.matrix.cases import Outcome, error_of
 from tests.support import visits
+from tests.support.failover import FailingOver
 from tests.support.faults import Fault, slowly
 from tests.support.harness import Layout, Site, running_site
 from tests.support.invariants import check_question
@@ -27,7 +28,14 @@ WORDS = tuple(f"word{number} " for number in range(40))
 # More than a second, in the midst of which something breaks.
 PACED = Fault(name="paced", steps=slowly(*WORDS, seconds=0.03), text="".join(WORDS), is_whole=True)
 EXPLAINED = (
-    *("redis.down", "redis.data_lost", "limits.unavailable", "limits.unsettled", "answer.orphan_sealed"),
+    *(
+        "redis.down",
+        "redis.data_lost",
+        "redis.replaced",
+        "limits.unavailable",
+        "limits.unsettled",
+        "answer.orphan_sealed",
+    ),
     *("log.overruled", "worker.", "process."),
 )
 
@@ -39,6 +47,7 @@ class Breakage(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     apply: Callable[[Site], object]
     same_processes: bool = True
+    keeps_answers: bool = True
     is_long: bool = False
     moves_clock: bool = False
 
@@ -55,6 +64,22 @@ def _kill_redis(site: Site) -> None:
     site.redis.kill()
     time.sleep(0.5)
     site.redis.start()
+
+
+def _fail_over(site: Site) -> None:
+    """The replica lacks the ends of what was asked before, and knows nothing of what is asked meanwhile."""
+    assert isinstance(site.redis, FailingOver)
+    site.redis.fall_behind()
+    time.sleep(1)
+    questions = [site.question(PACED) for _ in range(QUESTIONS)]
+    with ThreadPoolExecutor(3 * QUESTIONS) as pool:
+        asked = [pool.submit(visits.patiently, question) for question in questions]
+        until(lambda: all(site.paid(question) for question in questions))
+        site.redis.kill()
+        asked += [pool.submit(visits.patiently, question) for question in 2 * questions]
+    for question in questions:
+        got = [visit for one in asked for visit in one.result() if visit.question is question]
+        check_question(got, site.paid(question), site_fails=True)
 
 
 def _freeze_redis(site: Site) -> None:
@@ -137,16 +162,17 @@ def _moved(offset: str) -> Callable[[Site], None]:
 
 
 MEMORY, ONE, TWO = Layout(), Layout(redis=True), Layout(redis=True, workers=2)
+REPLICATED = Layout(redis=True, workers=2, replicated=True)
 BREAKAGES = (
     *(
         Breakage(name=f"the clock {offset}", layout=layout, apply=_moved(offset), moves_clock=True)
         for layout in (MEMORY, ONE)
         for offset in ("+1d", "-2h")
     ),
-    Breakage(name="Redis killed", layout=TWO, apply=_kill_redis),
+    Breakage(name="Redis killed", layout=TWO, apply=_kill_redis, keeps_answers=False),
     Breakage(name="Redis frozen for 2 s", layout=TWO, apply=_freeze_redis),
     Breakage(name="Redis full", layout=TWO, apply=_fill_redis),
-    Breakage(name="Redis empty again", layout=TWO, apply=_empty_redis),
+    Breakage(name="Redis empty again", layout=TWO, apply=_empty_redis, keeps_answers=False),
     Breakage(name="connections to Redis cut", layout=TWO, apply=_cut_redis),
     Breakage(name="kill -9", layout=TWO, apply=_signal(signal.SIGKILL), same_processes=False),
     Breakage(name="SIGTERM", layout=TWO, apply=_signal(signal.SIGTERM), same_processes=False),
@@ -159,14 +185,21 @@ BREAKAGES = (
         is_long=True,
     ),
     Breakage(name="out of descriptors", layout=ONE, apply=_take_descriptors),
+    Breakage(name="Redis fails over", layout=REPLICATED, apply=_fail_over),
 )
 
 
 def run(layout: Layout, *, is_long: bool) -> Iterator[Outcome]:
-    """Run a layout's breakages on one site, one after the other."""
+    """Run a layout's breakages on one site, one after the other; those that use it up on another one."""
+    for site_layout in dict.fromkeys(breakage.layout for breakage in BREAKAGES):
+        if site_layout.name == layout.name:
+            yield from _run(site_layout, is_long=is_long)
+
+
+def _run(layout: Layout, *, is_long: bool) -> Iterator[Outcome]:
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock(folder)
-        environ = clock.environ if layout != TWO else None
+        environ = clock.environ if layout in (MEMORY, ONE) else None
         with running_site(layout, environ, idle_timeout="30", first_token_timeout="30") as site:
             site.clock = clock
             for breakage in BREAKAGES:
@@ -185,6 +218,9 @@ def break_under_load(site: Site, breakage: Breakage) -> None:
         breakage.apply(site)
         for question, got in zip(questions, asked, strict=True):
             check_question(got.result(), site.paid(question), site_fails=True)
+            if breakage.keeps_answers:
+                again = visits.patiently(question)
+                check_question([*got.result(), *again], site.paid(question), site_fails=True)
     if site.clock is not None:
         site.clock.set("+0")
     standing.check(explained=EXPLAINED, same_processes=breakage.same_processes)

@@ -14,6 +14,7 @@ import trustme
 
 from chat_sse.events import new_stream_id
 from tests.support import visits
+from tests.support.failover import FailingOver
 from tests.support.faults import CLOSED, SLOW_NAME, UNKNOWN, UNRESOLVED, UNTRUSTED, WHOLE, Fault
 from tests.support.invariants import Standing, check_question
 from tests.support.names import resolving
@@ -44,6 +45,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     redis: bool = False
     workers: int = 1
+    replicated: bool = False
 
     @property
     def name(self) -> str:
@@ -89,9 +91,11 @@ def running_site(layout: Layout, environ: Mapping[str, str] | None = None, **set
         trustme.CA().issue_cert("localhost").configure_cert(context)
         upstream = stack.enter_context(ScriptedUpstream())
         untrusted = stack.enter_context(ScriptedUpstream(tls=context))
-        server = stack.enter_context(RedisServer()) if layout.redis else None
-        closed = free_port()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = None
+        if layout.redis:
+            server = stack.enter_context(FailingOver(folder) if layout.replicated else RedisServer())
+        closed = free_port()
         _, before = stack.enter_context(resolving(NAMES, folder))
         models = folder / "models.toml"
         urls = {

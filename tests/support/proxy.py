@@ -65,6 +65,10 @@ class BadNetwork:
         with self._changed:
             self._cues.append(Cue(after=after, reset=reset))
 
+    def lead_to(self, target_url: str) -> None:
+        """Lead to another server from the next connection on."""
+        self._target = urlsplit(target_url)
+
     def cut_all(self) -> None:
         """Close every open connection now, such as a browser's, which it uses again and again."""
         self._loop.call_soon_threadsafe(self._cut_open)

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from chat_sse.errors import StoreUnavailable
 from chat_sse.figures import Figure
-from chat_sse.redis_access import SINGLE, Command, RoundTrips, connector, server_mode, unavailable, wrong_mode
+from chat_sse.redis_access import SINGLE, Command, RoundTrips, about, connector, unavailable, wrong_mode
 from chat_sse.stores.redis.commands import Commands
 from chat_sse.stores.redis.scripts import EPOCH, SCRIPTS
 
@@ -26,7 +26,7 @@ class WrongMode(Exception):
 
 
 class DataLost(RedisError):
-    """Redis has come back without its data."""
+    """Redis has come back without its data, or perhaps without the last of it."""
 
 
 class Client:
@@ -44,6 +44,7 @@ class Client:
         self._commands = commands
         self._loop = asyncio.get_running_loop()
         self._epoch = b""
+        self._run_id = ""
         self.mode = ""  # such as "standalone", once it is known
         self._complete_at = 0.0  # on the loop's clock
         self.lease_until = math.inf  # on the loop's clock; nothing is to be lost before the first beat
@@ -76,9 +77,9 @@ class Client:
         if left > 0:
             raise StoreUnavailable("Redis has lost its data", retry_after=math.ceil(left))
 
-    def epoch(self) -> Command:
-        """Return the command whose result `note_epoch` takes."""
-        return self._commands.epoch(secrets.token_hex(8), self._epoch.decode())
+    def epoch(self, known: str | None = None) -> Command:
+        """Return the command whose result `note_epoch` takes. `known`: the epoch, if it is not this one's."""
+        return self._commands.epoch(secrets.token_hex(8), self._epoch.decode() if known is None else known)
 
     def note_epoch(self, result: tuple[bytes, int]) -> bool:
         """Note which epoch it is, and return whether Redis has lost its data since the last time."""
@@ -105,17 +106,23 @@ class Client:
         await self._trips.aclose()
 
     async def _check_epoch(self, connection: Connection) -> None:
-        """Raise DataLost on the first connection to a Redis that has lost its data.
+        """Raise DataLost on the first connection to a Redis that has lost its data, or may have.
 
-        Before the first, find out the server's mode: scripts and channels here are those of a single one.
+        A server that was started anew, or has taken over from another, may lack what was written last. Before
+        the first, find out the server's mode: scripts and channels here are those of a single one.
         """
-        if not self.mode:
-            self.mode = await server_mode(connection)
-            if self.mode != SINGLE:
-                raise RedisError
-        _, _, *arguments = self.epoch()
+        server = await about(connection)
+        self.mode = server.mode
+        if self.mode != SINGLE:
+            raise RedisError
+        was_replaced = self._run_id not in ("", server.run_id)
+        self._run_id = server.run_id
+        _, _, *arguments = self.epoch("of another server" if was_replaced else None)
         await connection.send_command("EVAL", EPOCH, *arguments)
         if self.note_epoch(await connection.read_response()):
+            raise DataLost
+        if was_replaced:
+            log.warning("redis.replaced")
             raise DataLost
 
     def _turn(self, reason: str | None) -> None:

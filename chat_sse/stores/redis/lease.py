@@ -79,6 +79,7 @@ class Lease:
         if self._client.note_epoch(epoch) or not was_up:
             self._outbox.recover()
             self._inbox.recover()
+        self._outbox.age()
         # Twice in a row: after an outage the others' leases come back at different moments.
         held = leases if was_up else [True] * len(leases)
         missing = {producer for producer, is_held in zip(producers, held, strict=True) if not is_held}

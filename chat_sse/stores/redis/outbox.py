@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from chat_sse.errors import InternalError
 from chat_sse.events import failure, is_terminal
 from chat_sse.stores.base import LogSpec
@@ -39,6 +41,10 @@ class Outbox:
         self._unsent: dict[ProducedLog, None] = {}  # in the order in which they have something to send
         self._later: dict[ProducedLog, float] = {}  # those that may wait, until when: the first one first
         self._timer: asyncio.TimerHandle | None = None
+        self.creating: set[str] = set()  # logs that others may know already
+        self._released: dict[str, ProducedLog] = {}  # since the last beat: a failover may lose the end
+        self._released_before: dict[str, ProducedLog] = {}
+        self._unended: set[str] = set()  # logs of this process that it has no more, and Redis not to the end
 
     @property
     def empty(self) -> bool:
@@ -52,6 +58,7 @@ class Outbox:
 
     def new_log(self, spec: LogSpec) -> ProducedLog:
         """Make a log that is not yet in here."""
+        self.creating.add(spec.stream_id)
         return ProducedLog(spec, self.note, self._is_overdue)
 
     def note(self, produced: ProducedLog) -> None:
@@ -67,11 +74,15 @@ class Outbox:
 
     def hear(self, message: bytes) -> None:
         """Handle what another process asks of this one's log: see `Keys.control`."""
-        stream_id, _, entry = message.partition(b" ")
-        produced = self.logs.get(stream_id.decode())
+        id_, _, entry = message.partition(b" ")
+        stream_id = id_.decode()
+        produced = self.logs.get(stream_id)
         if produced is None:
-            return
-        if entry:
+            held = stream_id in self._released or stream_id in self._released_before
+            if not entry and not held and stream_id not in self.creating:
+                self._unended.add(stream_id)
+                self._wake()
+        elif entry:
             produced.apply_stop(entry)
         else:
             produced.read_until = self._loop.time() + READ_SECONDS
@@ -80,8 +91,14 @@ class Outbox:
 
     def recover(self) -> None:
         """After a break: find out what Redis has lost."""
+        self.logs = {**self._released_before, **self._released, **self.logs}
+        self._released, self._released_before = {}, {}
         for produced in self.logs.values():
             self._send_soon(produced)
+
+    def age(self) -> None:
+        """Drop what Redis had completely before the last call; called with each beat."""
+        self._released_before, self._released = self._released, {}
 
     def doubt(self) -> None:
         """Hold what is appended until Redis has said which logs others have sealed, and recover."""
@@ -123,6 +140,10 @@ class Outbox:
             if last:
                 expiring = self._commands.expire_names(spec, discarded=produced.discarded)
                 yield from ((command, None) for command in expiring)
+        unended, self._unended = self._unended, set()
+        for stream_id in unended:
+            event = failure(InternalError("Redis has lost the end of this answer"), "")
+            yield self._commands.seal(stream_id, msgspec.json.encode(event)), None
 
     def _send_soon(self, produced: ProducedLog) -> None:
         self._later.pop(produced, None)
@@ -157,6 +178,7 @@ class Outbox:
             produced.apply_stop(detail)
         if last and discarded == produced.discarded:
             self._release(produced)
+            self._released[produced.id] = produced
         elif last:  # it was discarded meanwhile
             self._wake()
         elif (rest := produced.unsent()[0]) and len(rest) < CHUNK_ENTRIES:

@@ -92,6 +92,8 @@ class RedisStore:
             produced.append([failure(InternalError("the question was not asked"), "")])
             produced.discarded = True
             raise
+        finally:
+            self._outbox.creating.discard(spec.stream_id)
         if not created:
             return None
         self._outbox.logs[spec.stream_id] = produced
