@@ -55,10 +55,20 @@ def scheduled_seconds(pids: Sequence[int]) -> tuple[float, float]:
 
 def pss_bytes(pids: list[int]) -> int:
     """Sum the proportional set size of processes: resident memory, shared pages divided by their users."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-    return total
+    return sum(_rollup(pid, "Pss:") for pid in pids)
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return the memory of a process that is no file's: heap and stacks; 0 when it is gone.
+
+    Unlike the proportional set size it does not move when another process maps or leaves the same libraries.
+    """
+    return _rollup(pid, "Anonymous:")
+
+
+def _rollup(pid: int, field: str) -> int:
+    with contextlib.suppress(OSError):
+        for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+    return 0

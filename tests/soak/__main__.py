@@ -10,7 +10,8 @@ import msgspec
 
 from tests.bench.environments import Unavailable, draw
 from tests.bench.servers import REPOSITORY
-from tests.soak.run import Sample, slope, soak
+from tests.soak.run import Sample, soak
+from tests.soak.verdict import growths
 from tests.support.harness import LAYOUTS
 
 ARTIFACTS = REPOSITORY / "tests" / ".artifacts"
@@ -33,16 +34,19 @@ def main(minutes: float, layout: str, seed: int, out: Path) -> None:
     samples: list[Sample] = []
     for sample in soak(chosen, minutes * 60, seed):
         samples.append(sample)
-        line = f"{sample.seconds:7.1f} s  {sample.questions} questions  {sample.megabytes:.1f} MiB"
+        held = "  ".join(f"{name} {size:.1f}" for name, size in sample.megabytes.items())
+        line = f"{sample.seconds:7.1f} s  {sample.questions} questions  MiB: {held}"
         click.echo(f"{line}  {sample.descriptors} descriptors", err=True)
         for error in sample.errors:
             click.echo(f"BROKEN {error}", err=True)
     broken = sum(len(sample.errors) for sample in samples)
-    about = f"{layout}: {samples[-1].questions} questions in {minutes:g} minutes, {broken} broken promises, "
-    about += f"{slope(samples):+.1f} MiB an hour in the second half"
+    about = f"{layout}: {samples[-1].questions} questions in {minutes:g} minutes, {broken} broken promises"
+    verdicts = [str(growth) for growth in growths(samples)]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "soak.json").write_bytes(msgspec.json.encode({"about": about, "samples": samples}))
-    click.echo(about)
+    (out / "soak.json").write_bytes(
+        msgspec.json.encode({"about": about, "verdicts": verdicts, "samples": samples})
+    )
+    click.echo("\n".join((about, *verdicts)))
     try:
         draw(Path(__file__).with_name("plot.py"), out / "soak.json", out / "soak.png")
     except Unavailable as exc:

@@ -9,26 +9,29 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-KINDS = (
-    ("megabytes", "memory of all processes (MiB)"),
-    ("descriptors", "descriptors, but those to upstream"),
-)
-
 
 def main(source: Path, picture: Path) -> None:
     """Read the samples and write the picture."""
     report = json.loads(source.read_text())
     samples = report["samples"]
     minutes = [one["seconds"] / 60 for one in samples]
-    figure, axes = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
-    for axis, (kind, title) in zip(axes, KINDS, strict=True):
-        axis.plot(minutes, [one[kind] for one in samples])
+    figure, (memory, descriptors, keys) = plt.subplots(
+        3, 1, figsize=(9, 8), sharex=True, layout="constrained"
+    )
+    for process, verdict in zip(samples[-1]["megabytes"], report["verdicts"], strict=True):
+        memory.plot(minutes, [one["megabytes"].get(process) for one in samples], label=verdict)
+    memory.legend(loc="center right", fontsize="small")
+    memory.set_title("anonymous memory of each process, and what Redis uses (MiB)")
+    descriptors.plot(minutes, [one["descriptors"] for one in samples])
+    descriptors.set_title("descriptors, but those to upstream")
+    keys.plot(minutes, [one["redis_keys"] for one in samples])
+    keys.set_title("keys in Redis")
+    for axis in (memory, descriptors, keys):
+        axis.set_ylim(bottom=0)
         for at, one in zip(minutes, samples, strict=True):
             if one["errors"]:
                 axis.axvline(at, color="tab:red", alpha=0.5)
-        axis.set_title(title)
-        axis.set_ylim(bottom=0)
-    axes[-1].set_xlabel("minutes; red: a promise was broken")
+    keys.set_xlabel("minutes; red: a promise was broken")
     figure.suptitle(report["about"])
     figure.savefig(picture, dpi=110)
 

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
+import redis
 
+from tests.bench.proc import anonymous_bytes
 from tests.matrix import breakages, cases
 from tests.support.harness import Layout, Site, running_site
 from tests.support.invariants import MEGABYTE, Standing
+from tests.support.service import RunningService, workers_of
 
 ROUND_CASES = 60
 ROUNDS_PER_BREAKAGE = 4
@@ -23,8 +26,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """What a site holds after a round."""
 
     seconds: float
-    megabytes: float
+    megabytes: dict[str, float]
+    """By process: its anonymous memory. Redis's is what it says that it uses."""
     descriptors: int
+    redis_keys: int
     questions: int
     """Asked so far."""
     errors: list[str]
@@ -48,11 +53,11 @@ def soak(layout: Layout, seconds: float, seed: int) -> Iterator[Sample]:
                 errors += [f"{breakage.name}: {error}"] if error else []
                 site.standing()  # once it takes questions again: after Redis lost its data that is 3 s
             site.upstream.forget()
-            yield _sample(standing, started, questions, errors)
+            yield _sample(site, standing, started, questions, errors)
         time.sleep(min(TTL_SECONDS, seconds))
         explained = (*cases.EXPLAINED, *breakages.EXPLAINED)
         error = cases.error_of(lambda: standing.check(explained=explained, megabytes=32))
-        yield _sample(standing, started, questions, [f"afterwards: {error}"] if error else [])
+        yield _sample(site, standing, started, questions, [f"afterwards: {error}"] if error else [])
 
 
 def _may_soak(breakage: breakages.Breakage, layout: Layout) -> bool:
@@ -66,21 +71,23 @@ def _round(site: Site, chosen: list[cases.Case]) -> list[str]:
         return [f"{outcome.row}, {outcome.error}" for outcome in outcomes if outcome.error]
 
 
-def _sample(standing: Standing, started: float, questions: int, errors: list[str]) -> Sample:
+def _sample(site: Site, standing: Standing, started: float, questions: int, errors: list[str]) -> Sample:
+    held = {name: anonymous_bytes(pid) for name, pid in _processes(site.service).items()}
+    keys = 0
+    if site.redis is not None:
+        with redis.Redis.from_url(site.redis.url, protocol=2) as client:
+            held["redis"], keys = client.info("memory")["used_memory"], client.dbsize()
     return Sample(
         seconds=round(time.monotonic() - started, 1),
-        megabytes=round(standing.memory_bytes() / MEGABYTE, 1),
+        megabytes={name: round(size / MEGABYTE, 2) for name, size in held.items()},
         descriptors=standing.descriptors(),
+        redis_keys=keys,
         questions=questions,
         errors=errors,
     )
 
 
-def slope(samples: list[Sample]) -> float:
-    """Return by how many megabytes an hour the memory grew in the second half: least squares."""
-    half = samples[len(samples) // 2 :]
-    times, sizes = [one.seconds / 3600 for one in half], [one.megabytes for one in half]
-    middle, mean = sum(times) / len(times), sum(sizes) / len(sizes)
-    spread = sum((at - middle) ** 2 for at in times)
-    product = sum((at - middle) * (size - mean) for at, size in zip(times, sizes, strict=True))
-    return product / spread if spread else 0.0
+def _processes(service: RunningService) -> dict[str, int]:
+    workers = sorted(workers_of(service))
+    named = {f"worker {number}": pid for number, pid in enumerate(workers, 1)}
+    return {"supervisor" if workers else "service": service.process.pid, **named}

@@ -27,6 +27,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     is_whole: bool = False
     """Whether upstream ends it well: the answer then is `done`, with all of the text."""
     is_paid: bool = True
+    is_paid_late: bool = False
+    """Whether a client may stop it before upstream is asked."""
     model: str | None = None
     is_heavy: bool = False
     """Megabytes or many events: only for a client that reads all of it."""
@@ -67,7 +69,14 @@ FAULTS = (
     Fault(name="bad TLS", is_paid=False, model=UNTRUSTED),
     Fault(name="unknown name", is_paid=False, model=UNKNOWN),
     Fault(name="name server hangs", is_paid=False, model=UNRESOLVED),
-    Fault(name="name server slow", steps=WHOLE.steps, text=WHOLE.text, is_whole=True, model=SLOW_NAME),
+    Fault(
+        name="name server slow",
+        steps=WHOLE.steps,
+        text=WHOLE.text,
+        is_whole=True,
+        is_paid_late=True,
+        model=SLOW_NAME,
+    ),
     Fault(name="hangs before the head", steps=(Silence(),)),
     Fault(name="hangs before the first token", steps=(Accept(), Silence())),
     Fault(name="resets before the head", steps=(Reset(),)),
