@@ -236,7 +236,8 @@ def test_fifty_questions_at_once_cannot_spend_more_than_there_is(upstream: Scrip
     upstream.answer(Say("Hi"), Hold(gate), Finish())
     budget = f"{4 * WORST - 1}/day"
     with (
-        serving(upstream, token_budget_total=budget, max_output_tokens="500") as service,
+        # An answer that waits at the gate must not end by a deadline, and settle, before all have asked.
+        serving(upstream, token_budget_total=budget, max_output_tokens="500", idle_timeout="60") as service,
         ThreadPoolExecutor(50) as pool,
     ):
         asked = [pool.submit(ask, service.url, small(), headers=from_(f"203.0.113.{n}")) for n in range(50)]

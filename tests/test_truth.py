@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.service import RunningService, ask, events, text_of
+from chat_sse.formats.sse import HEARTBEAT
+from tests.conftest import QUICK
+from tests.support.service import RunningService, ask, events, parse_sse, serve, text_of
+from tests.support.streams import asking
 from tests.support.upstream import (
     Accept,
     Chunk,
@@ -182,16 +185,17 @@ def test_a_200_that_is_no_event_stream_is_a_protocol_error(
 
 
 def test_a_slow_upstream_is_waited_for_in_the_stream_and_its_refusal_is_an_event(
-    service: RunningService, upstream: ScriptedUpstream
+    upstream: ScriptedUpstream,
 ) -> None:
     gate = threading.Event()
     upstream.answer(Hold(gate), Refuse(401))
-    timer = threading.Timer(3, gate.set)  # the accept wait is 2.5 seconds
-    timer.start()
-    response = ask(service.url)
-    timer.join()
-    assert b": hb\n" in response.content
-    assert ending(events(response))["error"] == "authentication_error"
+    deadlines = {"CHAT_SSE_ACCEPT_WAIT": "0.1", "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "60"}
+    with serve({**QUICK, **deadlines, "OPENAI_BASE_URL": upstream.base_url}) as service:
+        with asking(service) as stream:
+            stream.wait_for(HEARTBEAT)
+            gate.set()
+            found = [event for _, event in parse_sse(stream.whole())]
+    assert ending(found)["error"] == "authentication_error"
 
 
 def test_the_connection_to_upstream_is_used_again(

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -182,6 +183,17 @@ def test_a_reset_is_a_rst_in_the_middle_of_the_body(upstream: ScriptedUpstream) 
     with dial(upstream) as client:
         read_until(client, b'"Hel"')
         gate.set()
+        with pytest.raises(ConnectionResetError):
+            read_to_end(client)
+
+
+def test_a_reset_waits_until_the_client_has_read_what_was_sent(upstream: ScriptedUpstream) -> None:
+    upstream.answer(Say("Hel"), Reset())
+    with dial(upstream) as client:
+        poll = select.poll()
+        poll.register(client, select.POLLHUP)
+        assert poll.poll(300) == []
+        read_until(client, b'"Hel"')
         with pytest.raises(ConnectionResetError):
             read_to_end(client)
 

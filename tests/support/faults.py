@@ -27,8 +27,6 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     is_whole: bool = False
     """Whether upstream ends it well: the answer then is `done`, with all of the text."""
     is_paid: bool = True
-    is_paid_late: bool = False
-    """Whether a client may stop it before upstream is asked."""
     model: str | None = None
     is_heavy: bool = False
     """Megabytes or many events: only for a client that reads all of it."""
@@ -74,7 +72,6 @@ FAULTS = (
         steps=WHOLE.steps,
         text=WHOLE.text,
         is_whole=True,
-        is_paid_late=True,
         model=SLOW_NAME,
     ),
     Fault(name="hangs before the head", steps=(Silence(),)),

@@ -51,7 +51,8 @@ def check_question(
     fault = question.fault
     told_paid = f"{paid} paid calls, {[(visit.status, visit.body[-300:]) for visit in visits]}"
     assert paid <= fault.is_paid, told_paid
-    assert paid == fault.is_paid or site_fails or (may_cancel and fault.is_paid_late), told_paid
+    stopped_before = may_cancel and not any(visit.status == 200 and told(visit).text for visit in visits)
+    assert paid == fault.is_paid or site_fails or stopped_before, told_paid
     allowed = (set() if fault.is_whole else UPSTREAM_ERRORS) | (SITE_ERRORS if site_fails else set())
     endings = set()
     for visit in visits:

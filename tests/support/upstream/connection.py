@@ -15,6 +15,7 @@ from tests.support.upstream.bodies import error_body, model_list
 from tests.support.upstream.calls import Call, Ledger
 from tests.support.upstream.constants import IDLE_SECONDS, STOP_SECONDS
 from tests.support.upstream.steps import Split
+from tests.support.upstream.unread import has_unread
 
 if TYPE_CHECKING:
     from tests.support.upstream.server import Gates
@@ -71,7 +72,13 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport.close()
 
-    def reset(self) -> None:
+    async def reset(self) -> None:
+        """Send a RST. It destroys what the client has not read yet, which therefore is waited for."""
+        own = self._transport.get_extra_info("socket")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS / 2):
+                while has_unread(own):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
         self._closing = True
         linger_none = struct.pack("ii", 1, 0)
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_none)

@@ -156,10 +156,10 @@ class Cut(Ending, frozen=True):
 
 
 class Reset(Ending, frozen=True):
-    """Close the connection with a RST, before the head or anywhere after it."""
+    """Close the connection with a RST, once the client has read what was sent."""
 
     async def play(self, answer: Answer) -> None:
-        answer.connection.reset()
+        await answer.connection.reset()
 
 
 class Silence(Ending, frozen=True):
