@@ -190,11 +190,13 @@ def test_a_slow_upstream_is_waited_for_in_the_stream_and_its_refusal_is_an_event
     gate = threading.Event()
     upstream.answer(Hold(gate), Refuse(401))
     deadlines = {"CHAT_SSE_ACCEPT_WAIT": "0.1", "CHAT_SSE_FIRST_TOKEN_TIMEOUT": "60"}
-    with serve({**QUICK, **deadlines, "OPENAI_BASE_URL": upstream.base_url}) as service:
-        with asking(service) as stream:
-            stream.wait_for(HEARTBEAT)
-            gate.set()
-            found = [event for _, event in parse_sse(stream.whole())]
+    with (
+        serve({**QUICK, **deadlines, "OPENAI_BASE_URL": upstream.base_url}) as service,
+        asking(service) as stream,
+    ):
+        stream.wait_for(HEARTBEAT)
+        gate.set()
+        found = [event for _, event in parse_sse(stream.whole())]
     assert ending(found)["error"] == "authentication_error"
 
 
