@@ -3,7 +3,6 @@
 import asyncio
 import http.client
 import json
-import select
 import socket
 import subprocess
 import sys
@@ -28,7 +27,6 @@ from tests.support.upstream import (
     Raw,
     Reason,
     Refuse,
-    Reset,
     Say,
     ScriptedUpstream,
     Silence,
@@ -167,35 +165,6 @@ def test_a_cut_is_a_fin_in_the_middle_of_the_body(upstream: ScriptedUpstream) ->
     assert not received.endswith(b"0\r\n\r\n")
     with pytest.raises(httpx2.RemoteProtocolError):
         ask(upstream)
-
-
-def test_a_reset_is_a_rst_before_the_head(upstream: ScriptedUpstream) -> None:
-    upstream.answer(Reset())
-    with dial(upstream) as client, pytest.raises(ConnectionResetError):
-        client.recv(1)
-    assert upstream.calls[0].wait_finished()
-    assert upstream.paid_calls == 1
-
-
-def test_a_reset_is_a_rst_in_the_middle_of_the_body(upstream: ScriptedUpstream) -> None:
-    gate = threading.Event()
-    upstream.answer(Say("Hel"), Hold(gate), Reset())
-    with dial(upstream) as client:
-        read_until(client, b'"Hel"')
-        gate.set()
-        with pytest.raises(ConnectionResetError):
-            read_to_end(client)
-
-
-def test_a_reset_waits_until_the_client_has_read_what_was_sent(upstream: ScriptedUpstream) -> None:
-    upstream.answer(Say("Hel"), Reset())
-    with dial(upstream) as client:
-        poll = select.poll()
-        poll.register(client, select.POLLHUP)
-        assert poll.poll(300) == []
-        read_until(client, b'"Hel"')
-        with pytest.raises(ConnectionResetError):
-            read_to_end(client)
 
 
 def test_a_call_is_accepted_before_anything_is_said(upstream: ScriptedUpstream) -> None:
