@@ -1,279 +1,25 @@
-"""Rates, slots and budgets: the same promises in one process and in Redis, where several share them."""
+"""Slots and budgets: the same promises in one process and in Redis, where several share them."""
 
 import asyncio
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
-from typing import cast
 
 import pytest
-import redis
 
 from chat_sse.errors import (
     BudgetSpent,
-    ChatError,
     Overloaded,
     PayloadTooLarge,
-    StoreUnavailable,
     TooManyRequests,
     TooManyStreams,
 )
-from chat_sse.events import Done, Usage, new_stream_id
+from chat_sse.events import Done, Usage
 from chat_sse.limits.admission import Limits, Outcome, Permit
 from chat_sse.limits.budget import TOKENS_PER_IMAGE, TOKENS_PER_PART, Budget, prompt_bound
-from chat_sse.limits.counts import Counts, Reservation
-from chat_sse.limits.headers import LimitStatus
-from chat_sse.limits.memory import MAX_CLIENTS, MemoryCounts, Windows
+from chat_sse.limits.memory import MemoryCounts
 from chat_sse.limits.plan import Plan
 from chat_sse.limits.rates import Rate
-from chat_sse.limits.redis import SharedCounts
 from chat_sse.messages import ImagePart, ImageUrl, Message, Question, TextPart
-from tests.support.redis_server import RedisServer
-
-HOUR = Rate(3, 3600)
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-def empty(server: RedisServer) -> None:
-    with redis.Redis.from_url(server.url, protocol=2) as client:
-        client.flushall()
-
-
-async def ask(counts: Counts, client: str) -> LimitStatus | None:
-    """Count a request that asks, and the question that it becomes."""
-    status = await counts.arrive(client)
-    await counts.admit(client, new_stream_id(), 0)
-    return status
-
-
-async def take(counts: Counts, client: str, stream_id: str) -> None:
-    """Hold a slot for an answer that costs nothing."""
-    await counts.admit(client, stream_id, 0)
-
-
-def free(counts: Counts, client: str, stream_id: str) -> None:
-    counts.settle(Reservation(client, stream_id, 0, time.time(), None), 0, refused=False)
-
-
-async def reserve(counts: Counts, client: str, tokens: int) -> Reservation:
-    return await counts.admit(client, new_stream_id(), tokens)
-
-
-class Parts:
-    """Makes counts of one kind. Two of the shared kind are two processes."""
-
-    def __init__(self, url: str | None, stack: AsyncExitStack) -> None:
-        self._url = url
-        self._stack = stack
-
-    def counts(self, plan: Plan, clock: Callable[[], float] = time.time) -> Counts:
-        if self._url is None:
-            return MemoryCounts(plan, clock)
-        counts = SharedCounts(self._url, plan, clock=clock)
-        self._stack.push_async_callback(counts.aclose)
-        return counts
-
-    def rates(self, per_client: Rate | None, total: Rate | None) -> Counts:
-        return self.counts(Plan(rate=per_client, rate_total=total))
-
-    def slots(self, per_client: int, total: int) -> Counts:
-        return self.counts(Plan(streams_per_client=per_client, streams=total))
-
-    def budgets(
-        self, per_client: Budget | None, total: Budget | None, clock: Callable[[], float] = time.time
-    ) -> Counts:
-        return self.counts(Plan(budget=per_client, budget_total=total), clock)
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def limits(request: pytest.FixtureRequest) -> AsyncIterator[Parts]:
-    url = None
-    if request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        empty(server)
-        url = server.url
-    async with AsyncExitStack() as stack:
-        yield Parts(url, stack)
-
-
-async def eventually(attempt: Callable[[], object], seconds: float = 5.0) -> None:
-    """Try until it does not raise: what is freed in Redis is free a moment later."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            await cast("asyncio.Future[None]", attempt())
-        except ChatError:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.01)
-        else:
-            return
-
-
-# Rates.
-
-
-async def test_a_client_is_refused_beyond_its_rate_and_the_others_are_not(limits: Parts) -> None:
-    rates = limits.rates(HOUR, None)
-    lefts = [status.left for _ in range(3) if (status := await ask(rates, "a"))]
-    assert lefts == [2, 1, 0]
-    for _ in range(5):
-        with pytest.raises(TooManyRequests) as refused:
-            await ask(rates, "a")
-    assert 0 < (refused.value.retry_after or 0) <= 2 * 3600
-    assert refused.value.headers["RateLimit"].startswith('"requests";r=0;t=')
-    assert refused.value.headers["RateLimit-Policy"] == '"requests";q=3;w=3600'
-    await ask(rates, "b")
-
-
-async def test_everybody_is_refused_beyond_the_rate_of_all(limits: Parts) -> None:
-    rates = limits.rates(Rate(100, 3600), HOUR)
-    told = [status.left for name in "abc" if (status := await ask(rates, name))]
-    assert told == [2, 1, 0]  # of everybody's
-    with pytest.raises(TooManyRequests, match="everybody"):
-        await ask(rates, "d")
-
-
-async def test_a_client_that_is_refused_takes_nothing_from_the_others(limits: Parts) -> None:
-    rates = limits.rates(Rate(2, 3600), Rate(4, 3600))
-    for _ in range(2):
-        await ask(rates, "greedy")
-    for _ in range(20):
-        with pytest.raises(TooManyRequests, match="per client"):
-            await ask(rates, "greedy")
-    await ask(rates, "b")
-    await ask(rates, "c")
-
-
-@pytest.mark.parametrize("limits", ["redis"], indirect=True)  # on memory's clock: tests/inside
-async def test_when_a_refusal_says_so_the_client_may_ask_again(limits: Parts) -> None:
-    rates = limits.rates(Rate(2, 1), None)
-    refused: list[float] = []
-    for _ in range(40):
-        try:
-            await ask(rates, "a")
-        except TooManyRequests as error:
-            refused.append(error.retry_after or 0)
-            await asyncio.sleep((error.retry_after or 0) + 0.01)
-            await ask(rates, "a")
-        if len(refused) == 2:
-            break
-    assert len(refused) == 2
-
-
-async def test_no_limit_says_nothing(limits: Parts) -> None:
-    rates = limits.rates(None, None)
-    assert [await ask(rates, "a") for _ in range(5)] == [None] * 5
-
-
-async def test_parallel_hits_are_counted_one_by_one(limits: Parts) -> None:
-    rates = limits.rates(Rate(7, 3600), None)
-    results = await asyncio.gather(*(ask(rates, "a") for _ in range(50)), return_exceptions=True)
-    assert sum(isinstance(result, TooManyRequests) for result in results) == 43
-    assert not [result for result in results if isinstance(result, Overloaded)]
-
-
-@pytest.mark.parametrize("limits", ["redis"], indirect=True)  # on memory's clock: tests/inside
-async def test_no_burst_gets_through_where_two_windows_meet(limits: Parts) -> None:
-    rates = limits.rates(Rate(10, 1), None)
-    await asyncio.sleep(-time.time() % 1)
-    began = time.monotonic()
-    await ask(rates, "a")  # a window begins now, in memory with the second, and in Redis with its first hit
-    await asyncio.sleep(0.85)
-    let_in = 1
-    while (elapsed := time.monotonic() - began) < 1.25:
-        try:
-            await ask(rates, "a")
-        except TooManyRequests:
-            await asyncio.sleep(0.002)
-        else:
-            let_in += 1
-    # In the next window only as many as have become too old since it began.
-    assert let_in <= 10 + 10 * (elapsed - 1) + 2
-
-
-async def test_a_request_that_is_not_let_in_counts_for_its_client_alone(limits: Parts) -> None:
-    rates = limits.rates(HOUR, Rate(4, 3600))
-    for _ in range(3):
-        await rates.misuse("stranger")
-    for attempt in (rates.misuse, rates.arrive):
-        with pytest.raises(TooManyRequests, match="per client"):
-            await attempt("stranger")
-    told = [status.left for name in "abcd" if (status := await ask(rates, name))]
-    assert told == [2, 2, 1, 0]
-    off = limits.rates(None, HOUR)
-    for _ in range(10):
-        await off.misuse("stranger")
-
-
-@pytest.mark.parametrize("limits", ["redis"], indirect=True)  # on memory's clock: tests/inside
-async def test_a_refusal_by_everybodys_rate_takes_nothing_from_the_client(limits: Parts) -> None:
-    rates = limits.rates(HOUR, Rate(1, 1))
-    let_in = 0
-    while let_in < 3:
-        try:
-            await ask(rates, "a")
-        except TooManyRequests as error:
-            assert "everybody" in error.details  # noqa: PT017 - many are let in and refused in turn
-            await asyncio.sleep(0.05)
-        else:
-            let_in += 1
-
-
-async def test_a_flood_from_more_addresses_than_there_is_room_for_is_counted_in_bounded_memory() -> None:
-    windows = Windows(3600)
-    for name in ("greedy", *map(str, range(MAX_CLIENTS - 1))):
-        windows.seen(name, 0.0)
-        windows.add(name)
-    assert windows.seen("greedy", 0.0).here == 1
-    for hours in range(2):
-        for number in range(2 * MAX_CLIENTS + 1):
-            windows.seen(str(number), hours * 3600.0)
-            windows.add(str(number))
-        assert len(windows) <= 2 * MAX_CLIENTS
-
-
-async def test_counts_are_dropped_when_their_time_is_over() -> None:
-    windows = Windows(60)
-    for number in range(1_000):
-        windows.seen(str(number), 0.0)
-        windows.add(str(number))
-    assert windows.seen("999", 59.9).here == 1
-    assert windows.seen("999", 60.0).before == 1
-    assert len(windows) == 1_000
-    assert windows.seen("999", 120.0).before == 0
-    assert len(windows) == 0
-
-
-async def test_a_clock_that_is_set_back_lets_nobody_ask_more() -> None:
-    now = 7_200.0
-    counts = MemoryCounts(Plan(rate=HOUR), clock=lambda: now)
-    for _ in range(3):
-        await counts.arrive("a")
-    now = 3_500.0
-    with pytest.raises(TooManyRequests):
-        await counts.arrive("a")
-
-
-@pytest.mark.parametrize("rate", [Rate(1, 60), Rate(3, 60), Rate(60, 60)])
-def test_a_wait_is_as_long_as_it_must_be(rate: Rate) -> None:
-    windows, now, waits = Windows(60), 1_000.0, []
-    for _ in range(5 * rate.amount):
-        seen = windows.seen("a", now)
-        if seen.is_full(rate):
-            waits.append(seen.wait_seconds(rate))
-            assert windows.seen("a", now + waits[-1] - 0.01).is_full(rate)
-            now += waits[-1]
-            assert not windows.seen("a", now).is_full(rate)
-        windows.add("a")
-    assert waits
-
+from tests.support.counts import Parts, eventually, free, question, reserve, take
 
 # Slots.
 
@@ -382,10 +128,6 @@ async def test_a_new_window_begins_with_the_day_and_answers_stay_in_theirs(limit
 # What an answer costs.
 
 
-def question(content: str = "Hello!", output: int = 100) -> Question:
-    return Question(messages=[Message(role="user", content=content)], model="m", max_output_tokens=output)
-
-
 def test_a_prompt_has_no_more_tokens_than_its_bound() -> None:
     for text in ("Hello!", "Grüße, 世界 🙂", "\ud800", "a" * 1000):
         assert prompt_bound(question(text)) >= len(text.encode("utf-8", "surrogatepass")) + 4 + 3
@@ -433,53 +175,6 @@ async def test_a_question_that_the_budget_refuses_gives_its_slot_back() -> None:
         with pytest.raises(PayloadTooLarge):
             await Permit(admission, "a", None).admit("1", question(output=1_000))
     await Permit(admission, "a", None).admit("1", question())
-
-
-# What only Redis can show. More of it, in virtual time: tests/inside/redis
-
-
-async def test_two_processes_share_every_count(redis_server: RedisServer) -> None:
-    empty(redis_server)
-    async with AsyncExitStack() as stack:
-        left, right = Parts(redis_server.url, stack), Parts(redis_server.url, stack)
-        rates = [side.rates(Rate(3, 3600), None) for side in (left, right)]
-        slots = [side.slots(3, 100) for side in (left, right)]
-        budgets = [side.budgets(None, Budget(350, "day")) for side in (left, right)]
-        for attempts, kind in (
-            ([ask(rates[n % 2], "a") for n in range(20)], TooManyRequests),
-            ([take(slots[n % 2], "b", str(n)) for n in range(20)], TooManyStreams),
-            ([reserve(budgets[n % 2], "c", 100) for n in range(20)], BudgetSpent),
-        ):
-            results = await asyncio.gather(*attempts, return_exceptions=True)
-            assert sum(isinstance(result, kind) for result in results) == 17, results
-
-
-async def test_without_redis_nothing_is_let_in() -> None:
-    with RedisServer() as server:
-        async with AsyncExitStack() as stack:
-            limits = Parts(server.url, stack)
-            rates, slots, budgets = (
-                limits.rates(HOUR, None),
-                limits.slots(1, 1),
-                limits.budgets(None, Budget(9, "day")),
-            )
-            await take(slots, "a", "1")
-            server.kill()
-            for attempt in (ask(rates, "a"), take(slots, "a", "2"), reserve(budgets, "a", 1)):
-                with pytest.raises(StoreUnavailable) as refused:
-                    await attempt
-                assert refused.value.retry_after
-            free(slots, "a", "1")
-            server.start()
-            await ask(rates, "a")
-            server.signal(signal.SIGSTOP)
-            began = time.monotonic()
-            hanging = (ask(rates, "a"), rates.misuse("a"), take(slots, "a", "2"), reserve(budgets, "a", 1))
-            refusals = await asyncio.gather(*hanging, return_exceptions=True)
-            assert {type(error) for error in refusals} == {StoreUnavailable}
-            assert time.monotonic() - began < 3
-            server.signal(signal.SIGCONT)
-            await ask(rates, "b")
 
 
 async def test_what_costs_nothing_takes_nothing_from_everybody() -> None:
