@@ -11,7 +11,12 @@ from tests.support.ports import free_port
 from tests.support.service import RunningService, serve
 from tests.support.upstream import ScriptedUpstream
 
-pytest_plugins = ["tests.support.tables", "tests.support.stores", "tests.support.counts"]
+pytest_plugins = [
+    "tests.support.tables",
+    "tests.support.stores",
+    "tests.support.counts",
+    "tests.support.readers",
+]
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("suite", deadline=None)
