@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUICK
-from tests.support.names import NameServer, resolving
+from tests.support.names import NameServer, can_resolve, resolving
 from tests.support.service import HELLO, RunningService, ask, events, serve, text_of, until
 from tests.support.upstream import Finish, Say, ScriptedUpstream
 
@@ -27,6 +27,7 @@ def site(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[tuple[RunningSe
         yield service, server
 
 
+@pytest.mark.skipif(not can_resolve(), reason="it takes root, and the right to mount")
 def test_a_name_that_hangs_holds_up_neither_other_questions_nor_the_end(
     site: tuple[RunningService, NameServer],
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from tests.support.names import can_resolve
 from tests.support.upstream import Accept, Cut, Eof, Finish, Pause, Raw, Refuse, Reset, Say, Silence, Step
 
 WORDS = tuple(f"w{number} " for number in range(12))
@@ -59,13 +60,7 @@ def slowly(*words: str, seconds: float = 0.02) -> tuple[Step, ...]:
 WHOLE = Fault(name="whole", steps=_after(12, Finish()), text="".join(WORDS), is_whole=True)
 SLOW = Fault(name="slow", steps=slowly(*WORDS), text="".join(WORDS), is_whole=True)
 
-FAULTS = (
-    WHOLE,
-    SLOW,
-    Fault(name="refuses", is_paid=False),
-    Fault(name="closed port", is_paid=False, model=CLOSED),
-    Fault(name="bad TLS", is_paid=False, model=UNTRUSTED),
-    Fault(name="unknown name", is_paid=False, model=UNKNOWN),
+NAME_SERVERS = (
     Fault(name="name server hangs", is_paid=False, model=UNRESOLVED),
     Fault(
         name="name server slow",
@@ -74,6 +69,15 @@ FAULTS = (
         is_whole=True,
         model=SLOW_NAME,
     ),
+)
+FAULTS = (
+    WHOLE,
+    SLOW,
+    Fault(name="refuses", is_paid=False),
+    Fault(name="closed port", is_paid=False, model=CLOSED),
+    Fault(name="bad TLS", is_paid=False, model=UNTRUSTED),
+    Fault(name="unknown name", is_paid=False, model=UNKNOWN),
+    *(NAME_SERVERS if can_resolve() else ()),
     Fault(name="hangs before the head", steps=(Silence(),)),
     Fault(name="hangs before the first token", steps=(Accept(), Silence())),
     Fault(name="resets before the head", steps=(Reset(),)),

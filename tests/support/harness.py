@@ -17,7 +17,7 @@ from tests.support import visits
 from tests.support.failover import FailingOver
 from tests.support.faults import CLOSED, SLOW_NAME, UNKNOWN, UNRESOLVED, UNTRUSTED, WHOLE, Fault
 from tests.support.invariants import Standing, check_question
-from tests.support.names import resolving
+from tests.support.names import can_resolve, resolving
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.service import RunningService, serve
@@ -96,13 +96,13 @@ def running_site(layout: Layout, environ: Mapping[str, str] | None = None, **set
         if layout.redis:
             server = stack.enter_context(FailingOver(folder) if layout.replicated else RedisServer())
         closed = free_port()
-        _, before = stack.enter_context(resolving(NAMES, folder))
+        _, before = stack.enter_context(resolving(NAMES, folder)) if can_resolve() else (None, ())
         models = folder / "models.toml"
         urls = {
             "gpt-4o-mini": upstream.base_url,
             CLOSED: f"http://127.0.0.1:{closed}/v1",
             UNTRUSTED: untrusted.base_url,
-            UNKNOWN: "http://nowhere.test/v1",
+            UNKNOWN: "http://nowhere.invalid/v1",
             UNRESOLVED: "http://hangs.test/v1",
             SLOW_NAME: f"http://slow.test:{upstream.port}/v1",
         }

@@ -1,13 +1,18 @@
 """A name server on loopback that hangs on cue, and what makes a process ask it.
 
-The system's own resolver does: in a mount namespace, which takes root, a process finds another resolv.conf.
+The system's own resolver does: in a mount namespace, a process finds another resolv.conf. That takes Linux,
+and root with the right to mount.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +21,14 @@ PORT = 53  # resolv.conf knows no other
 ADDRESS = "127.0.0.1"
 _A, _NXDOMAIN, _RESPONSE = 1, 3, 0x8180
 _CNAME_TO_QUESTION = 0xC00C  # RFC 1035, 4.1.4: the name is the one that was asked for
+
+
+@functools.cache
+def can_resolve() -> bool:
+    """Return whether `resolving` works here."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    return subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode == 0
 
 
 class NameServer:
