@@ -17,8 +17,9 @@ What differs from memory:
 - The producer appends to a log in its own memory, and its readers there read that one: no delta waits for
   Redis. One task sends what is new of all logs in one round trip, and fetches in the same one what readers
   here want of other processes' logs. What nobody reads elsewhere is sent twice a second. Redis may go away in
-  mid-answer and come back, even empty: the producer sends what is missing. A sealed log leaves the producer's
-  memory once Redis has all of it.
+  mid-answer and come back, even empty or as a replica that lacks the last second: the producer sends what is
+  missing. A sealed log leaves the producer's memory a second or two after Redis has all of it. Should Redis
+  lose its end after that, its producer gives it one as soon as it is read elsewhere.
 - A reader elsewhere says so, is woken by Pub/Sub and fetches from the stream. It may have seen more beside
   the producer than Redis has yet: then it waits.
 - A producer holds a lease. When it is gone, a reader of one of its logs seals it with a retryable error. One
