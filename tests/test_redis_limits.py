@@ -15,7 +15,7 @@ from chat_sse.errors import (
 )
 from chat_sse.limits.budget import Budget
 from chat_sse.limits.rates import Rate
-from tests.support.counts import HOUR, Parts, ask, empty, eventually, free, reserve, take
+from tests.support.counts import HOUR, Parts, ask, empty, free, reserve, take
 from tests.support.redis_server import RedisServer
 
 

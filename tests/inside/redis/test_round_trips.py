@@ -11,7 +11,7 @@ from redis.asyncio import Connection
 from redis.exceptions import RedisError
 
 from chat_sse.errors import StoreUnavailable
-from chat_sse.redis_access import RoundTrips, connector, evaluate, find_fault, mode_of, unavailable
+from chat_sse.redis_access import RoundTrips, Server, connector, evaluate, find_fault, read_info, unavailable
 from tests.support.fakes import turns
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
@@ -273,9 +273,9 @@ async def test_a_certificate_that_nobody_here_trusts_is_named(redis: RedisBeside
 
 
 def test_the_mode_is_redis_or_valkeys_or_single() -> None:
-    assert mode_of(b"# Server\r\nredis_mode:cluster\r\nx:1:2\r\n") == "cluster"
-    assert mode_of(b"redis_mode:standalone\r\nserver_mode:sentinel\r\n") == "sentinel"
-    assert mode_of(b"\r\nnothing\r\n") == "standalone"
+    assert read_info(b"# Server\r\nredis_mode:cluster\r\nrun_id:1f\r\nx:1:2\r\n") == Server("cluster", "1f")
+    assert read_info(b"redis_mode:standalone\r\nserver_mode:sentinel\r\n").mode == "sentinel"
+    assert read_info(b"\r\nnothing\r\n").mode == "standalone"
 
 
 @pytest.mark.parametrize("url", ["redis://h?no_such_option=1", "redis://h/x?socket_timeout=y", "http://h"])
