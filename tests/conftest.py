@@ -27,10 +27,10 @@ collect_ignore = [] if "CHAT_SSE_TEST_CONTAINER" in os.environ else ["test_conta
 
 # The files that take longest begin first, so that the others run beside them and not after them.
 LONGEST = (
-    *("test_redis_service", "test_hostile", "test_keys_and_limits", "test_install", "test_matrix"),
-    *("test_rolling_restart", "test_jwks", "test_clients", "test_root_path", "test_everybody"),
+    *("test_redis_service", "test_hostile", "test_install", "test_matrix"),
+    *("test_rolling_restart", "test_jwks", "test_clients", "test_root_path"),
     *("test_real_servers", "test_collector", "test_event_source", "test_docs_pages", "test_bench"),
-    *("test_openai_clients", "test_asking", "test_limits", "test_own_redis", "test_draining"),
+    *("test_openai_clients", "test_limits", "test_own_redis", "test_draining"),
 )
 
 

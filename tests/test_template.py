@@ -20,7 +20,7 @@ from chat_sse.upstreams.openai.stream import LESSONS, CompletionStream
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 
-thorough = settings(max_examples=500, derandomize=True, database=None)
+thorough = settings(max_examples=5 * settings().max_examples, derandomize=True, database=None)
 
 encode = msgspec.json.encode
 

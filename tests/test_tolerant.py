@@ -188,7 +188,7 @@ in_choice = st.fixed_dictionaries(
 
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=9), bookkeeping, in_choice), min_size=1, max_size=6))
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 def test_whatever_the_bookkeeping_the_text_and_its_end_arrive(
     pieces: list[tuple[str, dict[str, Any], dict[str, Any]]],
 ) -> None:

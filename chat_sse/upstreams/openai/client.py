@@ -20,6 +20,7 @@ from chat_sse.upstreams.openai.refusal import (
     backoff_seconds,
     retry_seconds,
 )
+from chat_sse.upstreams.openai.sdk import tls_context
 from chat_sse.upstreams.openai.stream import CompletionStream
 
 SUCCESS = range(200, 300)
@@ -63,7 +64,7 @@ class CompletionClient:
         lines = [b"POST %s HTTP/1.1\r\n" % url.raw_path]
         lines += [b"%s: %s\r\n" % pair for pair in written.headers.raw if pair[0].lower() not in _NOT_KEPT]
         self._head = b"".join(lines)
-        tls = httpx2.create_ssl_context() if url.scheme == "https" else None
+        tls = tls_context() if url.scheme == "https" else None
         port = url.port or (443 if tls else 80)
         self._pool = ConnectionPool(
             url.host, port, tls, connect_seconds=connect_seconds, idle_seconds=idle_seconds

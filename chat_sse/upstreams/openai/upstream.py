@@ -39,7 +39,14 @@ from chat_sse.upstreams.openai.probe import Probe, probe
 from chat_sse.upstreams.openai.redaction import error_details
 from chat_sse.upstreams.openai.refusal import RETRIES, Refused, retry_after
 from chat_sse.upstreams.openai.request_body import RequestWriter, adapted
-from chat_sse.upstreams.openai.sdk import LOST, WAS_ENCODED, NoDoublePayClient, post, write_request
+from chat_sse.upstreams.openai.sdk import (
+    LOST,
+    WAS_ENCODED,
+    NoDoublePayClient,
+    post,
+    tls_context,
+    write_request,
+)
 from chat_sse.upstreams.openai.stream import CompletionStream
 
 log = logging.getLogger(__name__)
@@ -102,6 +109,7 @@ class OpenAIUpstream:
             timeout=timeout,
             max_retries=RETRIES,
             http_client=NoDoublePayClient(
+                verify=tls_context(),
                 timeout=timeout,
                 limits=httpx2.Limits(
                     max_connections=max_connections,

@@ -11,7 +11,6 @@ from chat_sse.errors import UpstreamError, UpstreamRateLimit, UpstreamTimeout, U
 from chat_sse.events import Delta, Done
 from chat_sse.settings import Settings
 from chat_sse.upstreams.base import UpstreamEvent
-from chat_sse.upstreams.openai.refusal import Refused, retry_after, retry_seconds
 from chat_sse.upstreams.openai.upstream import OpenAIUpstream
 from chat_sse.upstreams.opening import open_upstream
 from tests.support.fakes import QUESTION, turns
@@ -190,38 +189,6 @@ async def test_the_accounts_names_go_where_its_key_goes() -> None:
     assert {b"openai-organization: org-7", b"openai-project: proj-8", b"authorization: bearer sk-x"} <= set(
         head
     )
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after": "-1"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "999999"}, 86_400),
-        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0),
-        ({"retry-after-ms": "1500"}, 1.5),
-        ({"retry-after-ms": "soon", "retry-after": "3"}, 3),
-    ],
-)
-def test_a_wait_is_read_as_it_is_written(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
-
-
-def test_only_what_may_pass_is_asked_again() -> None:
-    def wait(status: int, **headers: str) -> float | None:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return retry_seconds(Refused(status=status, headers=named, content=b""), 0)
-
-    assert [wait(status) is None for status in (400, 408, 409, 422, 429, 499, 500, 503)] == [
-        *(True, False, False, True),
-        *(False, True, False, False),
-    ]
-    assert wait(500, x_should_retry="false") is None
-    assert wait(429, retry_after="2") == 2
-    assert 0.375 <= (wait(429, retry_after="0") or 0) <= 0.5
 
 
 async def test_a_user_in_the_base_url_is_what_the_server_is_told_and_no_secret_is_in_the_name() -> None:
