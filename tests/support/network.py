@@ -81,6 +81,7 @@ class NetworkLoop(VirtualTimeLoop):
         self.lookups: list[str] = []
         self.wires: list[Wire] = []
         self.destinations: list[tuple[Any, Any]] = []
+        self.tls_names: list[str | None] = []
         self.play: Play | None = None
         self.lookup_seconds = 0.0
 
@@ -94,10 +95,11 @@ class NetworkLoop(VirtualTimeLoop):
         return self.create_task(asyncio.sleep(self.lookup_seconds, addresses))
 
     async def create_connection(  # type: ignore[override]  # as the pool calls it
-        self, make: Any, host: Any = None, port: Any = None, **_: Any
+        self, make: Any, host: Any = None, port: Any = None, ssl: Any = None, server_hostname: Any = None
     ) -> Any:
         """Connect to the play."""
         self.destinations.append((host, port))
+        self.tls_names.append(server_hostname if ssl else None)
         if self.play is None:
             await asyncio.Event().wait()
             raise AssertionError

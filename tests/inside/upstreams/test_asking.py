@@ -1,18 +1,16 @@
 """A question to an OpenAI-compatible server, from its request to the listener, in virtual time."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-import msgspec
 import pytest
 
 from chat_sse.errors import UpstreamError, UpstreamRateLimit, UpstreamTimeout, UpstreamUnavailable
 from chat_sse.events import Delta, Done
 from chat_sse.settings import Settings
-from chat_sse.upstreams.base import UpstreamEvent
 from chat_sse.upstreams.openai.upstream import OpenAIUpstream
 from chat_sse.upstreams.opening import open_upstream
+from tests.inside.upstreams.ears import Ear
 from tests.support.fakes import QUESTION, turns
 from tests.support.network import Play, Wire, network
 
@@ -21,32 +19,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length:
     len(CHUNK),
     CHUNK,
 )
-
-
-class Ear:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        self.events: list[UpstreamEvent] = []
-
-    def on_model(self, model: str | None) -> None:
-        """Nobody calls it here."""
-
-    def on_accepted(self) -> None:
-        """Count."""
-        self.accepted += 1
-
-    def on_events(self, events: Sequence[UpstreamEvent]) -> None:
-        """Keep them."""
-        self.events += events
-
-    def on_activity(self) -> None:
-        """Let it pass."""
-
-    def on_entry(self, entry: bytes) -> None:
-        """Keep it."""
-        self.events.append(msgspec.json.decode(entry, type=Delta))
 
 
 def answer(wire: Wire, _: bytes) -> None:

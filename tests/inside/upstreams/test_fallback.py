@@ -1,15 +1,15 @@
 """Which model is asked: the next one where one refuses unpaid, and none that keeps refusing."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
 from chat_sse.errors import UpstreamError, UpstreamProtocol, UpstreamRejected, UpstreamUnavailable
 from chat_sse.events import Done
 from chat_sse.messages import Message, Question
-from chat_sse.upstreams.base import Listener, UpstreamEvent
+from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.fallback import OPEN_SECONDS, REFUSALS, Breaker, Candidate, FallbackUpstream
+from tests.inside.upstreams.ears import Ear
 
 
 def test_a_breaker_lets_one_question_try_after_its_deadline() -> None:
@@ -51,29 +51,6 @@ class Model:
 
     async def aclose(self) -> None:
         """Has nothing to close."""
-
-
-class Ear:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.models: list[str | None] = []
-        self.accepted = 0
-
-    def on_model(self, model: str | None) -> None:
-        self.models.append(model)
-
-    def on_accepted(self) -> None:
-        self.accepted += 1
-
-    def on_events(self, events: Sequence[UpstreamEvent]) -> None:
-        """Lets them pass."""
-
-    def on_activity(self) -> None:
-        """Lets it pass."""
-
-    def on_entry(self, entry: bytes) -> None:
-        """Lets it pass."""
 
 
 QUESTION = Question(messages=[Message(role="user", content="Hi")], model="a", max_output_tokens=1)
