@@ -11,6 +11,8 @@ from typing import Any
 from chat_sse.upstreams.http.addresses import look_up
 from tests.support.virtual_time import VirtualTimeLoop
 
+TCP = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+
 Play = Callable[["Wire", bytes], None]
 
 
@@ -74,7 +76,10 @@ class Wire(asyncio.Transport):
 
 
 class NetworkLoop(VirtualTimeLoop):
-    """Virtual time, one name for all servers, and one play for all connections; None: nobody accepts."""
+    """Virtual time, names that have these addresses, and one play for all connections; None: nobody accepts.
+
+    `silent`: the addresses among them that do not even refuse.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +87,8 @@ class NetworkLoop(VirtualTimeLoop):
         self.wires: list[Wire] = []
         self.destinations: list[tuple[Any, Any]] = []
         self.tls_names: list[str | None] = []
+        self.addresses: list[tuple[Any, ...]] = [("192.0.2.1",)]
+        self.silent: set[str] = set()
         self.play: Play | None = None
         self.lookup_seconds = 0.0
 
@@ -91,14 +98,33 @@ class NetworkLoop(VirtualTimeLoop):
             return super().run_in_executor(executor, func, *args)
         host, port = args
         self.lookups.append(host)
-        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+        addresses = [
+            (socket.AF_INET6 if ":" in address else socket.AF_INET, *TCP, (address, port, *scope))
+            for address, *scope in self.addresses
+        ]
         return self.create_task(asyncio.sleep(self.lookup_seconds, addresses))
 
+    async def sock_connect(self, _: socket.socket, address: Any) -> None:
+        """Connect in name only."""
+        if address[0] in self.silent:
+            await asyncio.Event().wait()
+        self.destinations.append(address)
+
     async def create_connection(  # type: ignore[override]  # as the pool calls it
-        self, make: Any, host: Any = None, port: Any = None, ssl: Any = None, server_hostname: Any = None
+        self,
+        make: Any,
+        host: Any = None,
+        port: Any = None,
+        *,
+        sock: socket.socket | None = None,
+        ssl: Any = None,
+        server_hostname: Any = None,
     ) -> Any:
         """Connect to the play."""
-        self.destinations.append((host, port))
+        if sock is None:
+            self.destinations.append((host, port))
+        else:
+            sock.close()
         self.tls_names.append(server_hostname if ssl else None)
         if self.play is None:
             await asyncio.Event().wait()
