@@ -58,6 +58,7 @@ ROOMS = {
             "tests/inside/upstreams/test_addresses.py",
             "tests/inside/upstreams/test_fallback.py",
             "tests/inside/upstreams/test_refusals.py",
+            "tests/inside/upstreams/test_decoder.py",
             "tests/inside/upstreams/test_splitter.py",
             "tests/inside/upstreams/test_passthrough.py",
             "tests/inside/upstreams/test_replies.py",

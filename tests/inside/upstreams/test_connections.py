@@ -310,4 +310,5 @@ async def test_closing_the_pool_closes_those_in_use_and_the_idle_ones() -> None:
     of.close()
     await turns()
     assert (idle.is_closed, used.is_closed, receiver.ends) == (True, True, [True])
+    assert (vars(of)["_idle"], vars(of)["_all"]) == ([], set())
     assert network().timers() == []
