@@ -51,7 +51,7 @@ class Breaker:
 
     def accepted(self) -> None:
         """The model has taken a question."""
-        self._refusals, self._probing = 0, False
+        self._refusals = 0
 
     def refused(self) -> None:
         """The model, or its server, has refused a question that it should have taken."""

@@ -54,6 +54,7 @@ ROOMS = {
         (
             "tests/test_classify.py",
             "tests/inside/upstreams/test_choices.py",
+            "tests/inside/upstreams/test_whole_chunk.py",
             "tests/inside/upstreams/test_connections.py",
             "tests/inside/upstreams/test_addresses.py",
             "tests/inside/upstreams/test_fallback.py",

@@ -97,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._body: Body = NOBODY
         self._timer: asyncio.TimerHandle | None = None
         self._headers: dict[str, str] | None  # None once they are complete
+        self._between_chunks: bool
         self._expect_head()
 
     def ask(self, request: bytes, receiver: Receiver) -> None:
@@ -146,6 +147,8 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._break_off()
             return
+        if not data.endswith(b"\n"):  # perhaps within the next chunk's size
+            self._between_chunks = False
         if self._parts:
             self._deliver()
         if self._complete:

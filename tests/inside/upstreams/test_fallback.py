@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from chat_sse.errors import UpstreamError, UpstreamProtocol, UpstreamRejected, UpstreamUnavailable
-from chat_sse.events import Done
+from chat_sse.events import Delta, Done
 from chat_sse.messages import Message, Question
 from chat_sse.upstreams.base import Listener
 from chat_sse.upstreams.fallback import OPEN_SECONDS, REFUSALS, Breaker, Candidate, FallbackUpstream
@@ -40,6 +40,7 @@ class Model:
         self.models: tuple[str, ...] = ()
         self.fates = list(fates)
         self.asked = 0
+        self.is_closed = False
 
     async def answer(self, question: Question, listener: Listener) -> None:  # noqa: ARG002
         self.asked += 1
@@ -50,7 +51,8 @@ class Model:
         listener.on_events([Done(finish_reason="stop")])
 
     async def aclose(self) -> None:
-        """Has nothing to close."""
+        assert not self.is_closed
+        self.is_closed = True
 
 
 QUESTION = Question(messages=[Message(role="user", content="Hi")], model="a", max_output_tokens=1)
@@ -150,3 +152,54 @@ async def test_a_name_with_one_model_behind_it_is_decided_from_the_start() -> No
     one = Candidate(name="a", model="real", upstream=model)
     await FallbackUpstream({"a": [one]}).answer(QUESTION, ear := Ear())
     assert ear.models == ["a"]
+
+
+@pytest.mark.parametrize("fate", [UpstreamProtocol("cut"), UpstreamRejected("too long")])
+async def test_a_probe_that_says_nothing_of_its_model_leaves_room_for_the_next(fate: UpstreamError) -> None:
+    breaker = Breaker(clock=lambda: now)
+    now = 0.0
+    for _ in range(3):
+        breaker.refused()
+    now = 30.0
+    upstream = FallbackUpstream(
+        {"a": [Candidate(name="a", model="a", upstream=Model(fate), breaker=breaker)]}
+    )
+    with pytest.raises(type(fate)):
+        await upstream.answer(QUESTION, Ear())
+    assert breaker.enter()
+
+
+async def test_a_cancelled_question_is_cancelled() -> None:
+    class Hanging(Model):
+        async def answer(self, _: Question, __: Listener) -> None:
+            await asyncio.Event().wait()
+
+    asking = asyncio.create_task(pair(Hanging(None), Model(None)).answer(QUESTION, Ear()))
+    await asyncio.sleep(1)
+    asking.cancel()
+    await asyncio.sleep(1)
+    assert asking.cancelled()
+
+
+async def test_servers_are_named_and_closed_once_each() -> None:
+    first, second = Model(None), Model(None)
+    second.name = "other"
+    a, b, c = (Candidate(name="x", model="x", upstream=one) for one in (first, second, first))
+    upstream = FallbackUpstream({"a": [a, b, c], "c": [c]})
+    assert (upstream.name, upstream.models) == ("model, other", ("a", "c"))
+    await upstream.aclose()
+    assert (first.is_closed, second.is_closed) == (True, True)
+
+
+async def test_a_listener_hears_through_it_all_that_an_answer_says() -> None:
+    class Talking(Model):
+        async def answer(self, _: Question, listener: Listener) -> None:
+            listener.on_accepted()
+            listener.on_activity()
+            listener.on_events([Delta("a")])
+            listener.on_entry(b'{"type":"delta","content":"b"}')
+            listener.on_events([Done(finish_reason="stop")])
+
+    await pair(Talking(None), Model(None)).answer(QUESTION, ear := Ear())
+    assert (ear.accepted, ear.active, ear.short, ear.models) == (1, 1, 1, [None, "a"])
+    assert ear.events == [Delta("a"), Delta("b"), Done(finish_reason="stop")]
