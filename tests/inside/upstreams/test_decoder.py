@@ -5,7 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from chat_sse.errors import UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnavailable
+from chat_sse.errors import (
+    UpstreamError,
+    UpstreamProtocol,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from chat_sse.events import Delta, Done, Event, Reasoning, Usage
 from chat_sse.upstreams.openai.chunks import ChunkDecoder, error_body
 
@@ -232,6 +238,12 @@ def test_an_error_in_a_body_is_one() -> None:
     assert (events, type(fault)) == ([Delta("a")], UpstreamUnavailable)
     assert fault is not None
     assert fault.__traceback__ is None
+
+
+def test_a_chunk_with_neither_choices_nor_usage_may_be_an_error() -> None:
+    events, fault = decoded(chunk("a"), data({**NAME, "choices": [], "type": "error", "code": 400}))
+    assert events == [Delta("a")]
+    assert isinstance(fault, UpstreamRejected)
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,8 @@ def heard(*pieces: bytes) -> Ear:
     one = stream(ear := Ear())
     for piece in pieces:
         one.data(piece)
+    one.settle(None)
+    one.finished.exception()  # or the loop reports a fault that nobody has asked for
     return ear
 
 
