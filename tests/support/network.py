@@ -92,17 +92,22 @@ class NetworkLoop(VirtualTimeLoop):
         self.play: Play | None = None
         self.lookup_seconds = 0.0
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
-        """Know every name, after a while."""
-        if func is not look_up:
-            return super().run_in_executor(executor, func, *args)
-        host, port = args
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
+        """Return the addresses of any name, after a while. Raises OSError without one."""
         self.lookups.append(host)
-        addresses = [
+        await asyncio.sleep(self.lookup_seconds)
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return [
             (socket.AF_INET6 if ":" in address else socket.AF_INET, *TCP, (address, port, *scope))
             for address, *scope in self.addresses
         ]
-        return self.create_task(asyncio.sleep(self.lookup_seconds, addresses))
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """Look names up as `getaddrinfo` does, and run all else."""
+        if func is look_up:
+            return self.create_task(self.getaddrinfo(*args))
+        return super().run_in_executor(executor, func, *args)
 
     async def sock_connect(self, _: socket.socket, address: Any) -> None:
         """Connect in name only."""
@@ -119,6 +124,7 @@ class NetworkLoop(VirtualTimeLoop):
         sock: socket.socket | None = None,
         ssl: Any = None,
         server_hostname: Any = None,
+        **_: Any,
     ) -> Any:
         """Connect to the play."""
         if sock is None:

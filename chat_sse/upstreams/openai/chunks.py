@@ -5,6 +5,7 @@ reference; `tolerant.py` reads everything else.
 """
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -281,10 +282,8 @@ def not_a_completion() -> UpstreamProtocol:
 def error_body(content: bytes) -> Any:
     """Return the JSON of an error response, which may stand in an event; None for a page or for nothing."""
     for payload in (content, *EventSplitter().feed(content + b"\n\n")):
-        try:
+        with suppress(ValueError, RecursionError):
             return decode_json(payload)
-        except (ValueError, RecursionError):
-            continue
     return None
 
 

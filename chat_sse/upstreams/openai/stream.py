@@ -132,7 +132,6 @@ class CompletionStream:
         """After a finish_reason, take silence for the end: some servers send neither usage nor `[DONE]`."""
         if self._tail is not None:
             self._tail.cancel()
-            self._tail = None
         if self._decoder.finish_reason:
             self._tail = self.finished.get_loop().call_later(TAIL_SECONDS, lambda: self.end(lost=False))
 

@@ -76,7 +76,7 @@ def decoded(*pieces: bytes, lost: bool = False) -> tuple[list[Event], UpstreamEr
         ([data({"choices": []}), chunk("a")], [Delta("a")]),
         ([chunk("a").strip() + b"\n" + chunk("b")], [Delta("a"), Delta("b")]),
         ([b"event: ping\ndata: {oops\n\n", chunk("a")], [Delta("a")]),
-        ([b'event: error\ndata: {"code":0}\n\n', chunk("a")], [Delta("a")]),
+        ([b'event: error\ndata: {"code":0}\n\n' + chunk("a")], [Delta("a")]),
         ([b'data: "ping"\n\n', chunk("a")], [Delta("a")]),
     ],
 )
@@ -150,8 +150,14 @@ def test_nothing_is_heard_after_a_fault() -> None:
 
 def test_a_connection_that_breaks_after_a_reason_is_believed_unless_one_was_wrong() -> None:
     assert decoded(chunk("a"), STOP, lost=True) == ([Delta("a"), END], None)
+    for nothing in (chunk(""), data({"choices": [{"text": ""}]})):
+        assert decoded(STOP, nothing, message("a"), STOP, nothing, lost=False) == ([Delta("a"), END], None)
+        assert decoded(chunk("a"), STOP, nothing, lost=True) == ([Delta("a"), END], None)
     each = chunk("a", "stop")
     assert decoded(each, each) == ([Delta("a"), Delta("a"), END], None)
+    decoder = ChunkDecoder()
+    decoder.feed(each + each)
+    assert decoder.end() == [END]
     events, fault = decoded(each, each, lost=True)
     assert events == [Delta("a"), Delta("a")]
     assert isinstance(fault, UpstreamProtocol)

@@ -156,6 +156,29 @@ async def test_a_connection_that_cannot_be_made_is_tried_three_times() -> None:
     assert (type(asking.exception()).__name__, one.retries) == ("UpstreamTimeout", 2)
 
 
+async def test_a_name_that_nobody_knows_is_looked_up_three_times() -> None:
+    network().addresses = []
+    with pytest.raises(UpstreamUnavailable, match="cannot be reached") as raised:
+        await client().ask(b"", Ear())
+    assert (raised.value.may_cost, len(network().lookups)) == (False, 3)
+
+
+async def test_an_answer_that_is_whole_before_its_end_leaves_its_connection_to_the_next() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def play(wire: Wire, _: bytes) -> None:
+        wire.reply(head + b"%x\r\n%s\r\n" % (len(CHUNK), CHUNK))
+        network().call_later(0.5, wire.reply, b"0\r\n\r\n")
+
+    network().play = play
+    one = client()
+    for _ in range(2):
+        assert await one.ask(b"", Ear()) == Answered()
+        await asyncio.sleep(3)
+    [wire] = network().wires
+    assert (len(wire.requests), wire.is_closed) == (2, False)
+
+
 async def test_no_secret_stands_in_an_answers_error() -> None:
     error = b'data: {"error":{"type":"server_error","code":"sesame_open_it"}}\n\n'
     with pytest.raises(UpstreamUnavailable) as raised:
