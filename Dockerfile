@@ -2,7 +2,7 @@
 # neither OPENAI_API_KEY nor OPENAI_BASE_URL is set, and what Redis, tokens, metrics and traces need.
 # `--build-arg EXTRAS="redis jwt metrics otel"` leaves the model out; extras are separated by spaces. Only plain
 # Dockerfile features are used: Docker, Podman and buildah all build it.
-FROM python:3.12-slim AS build
+FROM python:3.13-slim AS build
 
 ARG EXTRAS="local redis jwt metrics otel"
 ENV UV_COMPILE_BYTECODE=1 \
@@ -32,7 +32,7 @@ RUN for extra in $EXTRAS; do set -- "$@" --extra "$extra"; done; \
     uv sync --locked --no-dev --no-editable "$@"
 
 
-FROM python:3.12-slim
+FROM python:3.13-slim
 
 LABEL org.opencontainers.image.title="chat-sse" \
       org.opencontainers.image.description="A small chat backend: POST /ask with history, read the answer as server-sent events." \

@@ -1,7 +1,7 @@
 """The image, built with buildah and run with what Linux offers: the long form, CHAT_SSE_TEST_CONTAINER=1.
 
 Its base is made of Debian's packages, since no registry of images need be within reach: `python3` for
-`python:3.12-slim`. The build takes the machine's certificates, and so works behind a proxy that intercepts
+`python:3.13-slim`. The build takes the machine's certificates, and so works behind a proxy that intercepts
 TLS. As root, with the packages buildah, debootstrap and procps.
 """
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parent.parent
 DEBIAN = "http://deb.debian.org/debian"
-BASE, IMAGE = "docker.io/library/python:3.12-slim", "localhost/chat-sse-under-test"
+BASE, IMAGE = "docker.io/library/python:3.13-slim", "localhost/chat-sse-under-test"
 # Neither needs a daemon, nor a filesystem of its own.
 BUILDAH = {**os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
 AS_THE_IMAGE_SAYS = ("--reuid=10001", "--regid=10001", "--clear-groups", "--inh-caps=-all")
@@ -51,7 +51,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Build it; gives the folder in which its files are."""
     base = tmp_path_factory.mktemp("base") / "root"
     packages = "--include=python3,python3-pip,python3-venv,ca-certificates"
-    subprocess.run(["debootstrap", "--variant=minbase", packages, "bookworm", base, DEBIAN], check=True)
+    subprocess.run(["debootstrap", "--variant=minbase", packages, "trixie", base, DEBIAN], check=True)
     (base / "usr/bin/python").symlink_to("python3")
     for guard in base.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
         guard.unlink()
