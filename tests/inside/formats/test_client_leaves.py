@@ -27,6 +27,12 @@ class CountingWriter(FakeWriter):
         return self.unsent
 
 
+def listener() -> "asyncio.Task[object]":
+    """Return the one task beside the test's own."""
+    [task] = asyncio.all_tasks() - {asyncio.current_task()}
+    return task
+
+
 async def test_a_heartbeat_comes_exactly_when_nothing_was_sent_for_so_long() -> None:
     client = Client()
     async with client.stream() as stream:
@@ -82,12 +88,14 @@ async def test_a_client_that_leaves_while_it_is_moved_is_moved_once(caplog: pyte
     client = Client(max_age_seconds=100, heartbeat_seconds=None)
     async with client.stream() as stream:
         await stream.begin(HEAD)
+        listening = listener()
         try:
             await asyncio.sleep(1000)
         finally:
             client.leaves.set()
             await asyncio.sleep(1)
     assert logged(caplog) == ["client.moved"]
+    assert listening.exception() is None
 
 
 async def test_a_server_that_says_to_its_last_listener_that_the_client_has_left_does_no_harm() -> None:
@@ -102,5 +110,6 @@ async def test_a_server_that_says_to_its_last_listener_that_the_client_has_left_
     async with client.stream() as stream:
         await stream.begin(HEAD)
         await turns()
+        listening = listener()
     await turns()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert listening.exception() is None
