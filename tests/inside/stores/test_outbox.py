@@ -33,6 +33,7 @@ class Process:
         self.redis.make(stream_id)
         log = self.outbox.new_log(LogSpec(stream_id=stream_id, **names))  # type: ignore[arg-type]
         self.outbox.logs[stream_id] = log
+        self.outbox.creating.discard(stream_id)
         return log
 
     def exchange(self) -> bool:
