@@ -109,7 +109,7 @@ class Standing:
         deadline = time.monotonic() + SETTLE_SECONDS
         while self._is_busy():  # such as a worker that is starting
             assert time.monotonic() < deadline
-        while (before := self._held())["running"] or before["readers"]:  # those are taken once a second
+        while (before := self._held())["running"] or before["readers"] or before["unsent"]:  # once a second
             assert time.monotonic() < deadline, before
             time.sleep(0.1)
         self._before = before
@@ -166,7 +166,7 @@ class Standing:
                 "unsent": self._metrics.value("chat_sse_redis_unsent_logs"),
             }
         except (httpx2.HTTPError, KeyError):  # not back yet
-            return {"running": -1.0, "readers": -1.0}
+            return {"running": -1.0, "readers": -1.0, "unsent": -1.0}
         before = getattr(self, "_before", {}).get("descriptors", 0)
         now = self.descriptors()
         return {"slots": left, **counted, "descriptors": before if abs(now - before) <= 3 else now}
