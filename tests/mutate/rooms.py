@@ -57,6 +57,7 @@ ROOMS = {
             "tests/inside/upstreams/test_whole_chunk.py",
             "tests/inside/upstreams/test_connections.py",
             "tests/inside/upstreams/test_addresses.py",
+            "tests/inside/upstreams/test_pool.py",
             "tests/inside/upstreams/test_fallback.py",
             "tests/inside/upstreams/test_refusals.py",
             "tests/inside/upstreams/test_decoder.py",
