@@ -15,18 +15,21 @@ def main(source: Path, picture: Path) -> None:
     report = json.loads(source.read_text())
     samples = report["samples"]
     minutes = [one["seconds"] / 60 for one in samples]
-    figure, (memory, descriptors, keys) = plt.subplots(
-        3, 1, figsize=(9, 8), sharex=True, layout="constrained"
-    )
-    for process, verdict in zip(samples[-1]["megabytes"], report["verdicts"], strict=True):
-        memory.plot(minutes, [one["megabytes"].get(process) for one in samples], label=verdict)
-    memory.legend(loc="center right", fontsize="small")
+    figure, axes = plt.subplots(4, 1, figsize=(9, 10), sharex=True, layout="constrained")
+    memory, blocks, descriptors, keys = axes
+    for process in samples[-1]["megabytes"]:
+        memory.plot(minutes, [one["megabytes"].get(process) for one in samples], label=process)
     memory.set_title("anonymous memory of each process, and what Redis uses (MiB)")
+    for process, verdict in zip(samples[-1]["blocks"], report["verdicts"], strict=True):
+        blocks.plot(minutes, [one["blocks"].get(process) for one in samples], label=verdict)
+    blocks.set_title("blocks of memory that Python's objects have; the second half is judged")
     descriptors.plot(minutes, [one["descriptors"] for one in samples])
     descriptors.set_title("descriptors, but those to upstream")
     keys.plot(minutes, [one["redis_keys"] for one in samples])
     keys.set_title("keys in Redis")
-    for axis in (memory, descriptors, keys):
+    for axis in (memory, blocks):
+        axis.legend(loc="center right", fontsize="small")
+    for axis in axes:
         axis.set_ylim(bottom=0)
         for at, one in zip(minutes, samples, strict=True):
             if one["errors"]:
