@@ -91,7 +91,11 @@ def _sample(
     return Sample(
         seconds=round(time.monotonic() - started, 1),
         megabytes={name: round(size / MEGABYTE, 2) for name, size in held.items()},
-        blocks={name: _blocks(folder / str(pid), pid) for name, pid in processes.items()},
+        blocks={
+            name: _blocks(folder / str(pid), pid)
+            for name, pid in processes.items()
+            if name != "supervisor"  # which serves nobody, and takes the signal for itself
+        },
         descriptors=standing.descriptors(),
         redis_keys=keys,
         questions=questions,
