@@ -30,7 +30,7 @@ def main(source: Path, picture: Path) -> None:
     for axis in (memory, blocks):
         axis.legend(loc="center right", fontsize="small")
     for axis in axes:
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
         for at, one in zip(minutes, samples, strict=True):
             if one["errors"]:
                 axis.axvline(at, color="tab:red", alpha=0.5)
