@@ -1,9 +1,9 @@
 """Whether a soak is flat, process by process: by how many blocks of memory each question has left.
 
 The size of a process says less: with 15,000 questions a worker grew from 68 to 77 MiB, in steps of Python's
-arenas of 1 MiB, while what lives in them stayed 42.5 MB (`sys._debugmallocstats`). A busy moment needs one more,
-and so does what waits for the garbage collector; objects of different ages keep it. Here the collector runs
-before each sample.
+arenas of 1 MiB, while what lives in them stayed 42.5 MB (`sys._debugmallocstats`). A busy moment needs
+another one, and so does what waits for the garbage collector; objects of different ages keep it. Here the
+collector runs before each sample.
 """
 
 from __future__ import annotations
