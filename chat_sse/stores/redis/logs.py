@@ -101,7 +101,7 @@ class ProducedLog(MemoryLog):
 
     def _hold(self, more: Sequence[Event] | bytes) -> bool:
         last = self._held[-1] if self._held else b""
-        if not isinstance(last, bytes) and isinstance(last[-1], Terminal):
+        if not isinstance(last, bytes) and any(isinstance(event, Terminal) for event in last):
             return False  # nothing follows an end that is held
         self.is_doubtful = True
         self._held.append(more)

@@ -2,10 +2,7 @@
 
 from chat_sse.stores.base import LogSpec
 from chat_sse.stores.redis.logs import ProducedLog
-from tests.support.stores import (
-    STOPPED,
-    deltas,
-)
+from tests.support.stores import STOPPED, deltas
 
 
 async def test_a_log_that_others_have_ended_holds_nothing_more() -> None:
@@ -30,3 +27,11 @@ async def test_a_log_whose_end_is_held_is_sealed() -> None:
     assert not log.append_entry(b'{"type":"delta","content":"late"}')
     log.confirm()
     assert (log.length, log.terminal, told) == (2, STOPPED, [None])
+
+
+async def test_an_end_that_is_held_in_the_middle_of_an_append_is_one() -> None:
+    log = ProducedLog(LogSpec(stream_id="a"), lambda _: None, lambda: True)
+    assert log.append([*deltas("held"), STOPPED, *deltas("never appended")])
+    assert not log.append(deltas("late"))
+    log.confirm()
+    assert (log.length, log.terminal) == (2, STOPPED)
