@@ -16,11 +16,12 @@ from typing import Any
 ADDRESS_SECONDS = 10.0
 
 
-class _ThreadEach(Executor):
+class ThreadEach(Executor):
     """Gives each call a thread of its own, which does not keep the process from exiting."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         future = Future[Any]()
+        future.set_running_or_notify_cancel()  # nobody who gives it up can keep it from its result
 
         def run() -> None:
             try:
@@ -34,7 +35,7 @@ class _ThreadEach(Executor):
         return future
 
 
-_THREADS = _ThreadEach()
+_THREADS = ThreadEach()
 
 
 class Addresses:

@@ -1,7 +1,11 @@
-"""Which of a server's addresses a connection goes to."""
+"""Which of a server's addresses a connection goes to, and who looks them up."""
 
+import threading
 from typing import Any
 
+import pytest
+
+from chat_sse.upstreams.http.addresses import ThreadEach, look_up
 from chat_sse.upstreams.http.pool import ConnectionPool
 from tests.support.network import Wire, network
 
@@ -35,3 +39,21 @@ async def test_of_several_addresses_the_next_is_tried_after_a_quarter_of_a_secon
 
 async def test_an_address_on_one_link_keeps_its_scope() -> None:
     assert await connected(("fe80::1", 0, 3)) == ([("fe80::1", 80, 0, 3)], 0)
+
+
+def test_the_system_looks_names_up_and_says_what_is_none() -> None:
+    each = ThreadEach()
+    assert each.submit(look_up, "127.0.0.1", 80).result(5)[0][4] == ("127.0.0.1", 80)
+    with pytest.raises(OSError, match="no name"):
+        each.submit(look_up, "a" * 64 + ".example", 80).result(5)
+
+
+def test_a_lookup_that_hangs_holds_up_neither_another_nor_the_end_of_the_process() -> None:
+    each, over = ThreadEach(), threading.Event()
+    hanging = each.submit(over.wait, 10)
+    assert each.submit(look_up, "127.0.0.1", 80).result(5)
+    assert not hanging.done()
+    assert not hanging.cancel()
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "lookup"] == [True]
+    over.set()
+    assert hanging.result(5)

@@ -5,7 +5,7 @@ import asyncio
 import httpx2
 import pytest
 
-from chat_sse.errors import UpstreamUnavailable
+from chat_sse.errors import UpstreamProtocol, UpstreamUnavailable
 from chat_sse.events import Delta, Done
 from chat_sse.trace_context import TRACEPARENT
 from chat_sse.upstreams.openai.client import Answered, CompletionClient, Outcome, UseSdk
@@ -119,6 +119,28 @@ async def test_a_refusal_that_breaks_off_is_one_all_the_same() -> None:
     outcome = await client().ask(b"", Ear())
     assert isinstance(outcome, Refused)
     assert (outcome.content, network().time()) == (b"why", 1_000)
+
+
+async def test_a_refusal_in_pieces_is_kept_up_to_the_same_bound() -> None:
+    def play(wire: Wire, _: bytes) -> None:
+        wire.reply(b"HTTP/1.1 400 No\r\nContent-Length: 200000\r\n\r\n" + b"x" * 40_000)
+        wire.reply(b"x" * 40_000)
+
+    network().play = play
+    outcome = await client().ask(b"", Ear())
+    assert isinstance(outcome, Refused)
+    assert len(outcome.content) == 65_536
+
+
+async def test_an_answer_that_breaks_off_after_its_head_has_failed_and_may_be_paid() -> None:
+    def play(wire: Wire, _: bytes) -> None:
+        wire.reply(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n")
+        wire.abort()
+
+    network().play = play
+    with pytest.raises(UpstreamProtocol) as raised:
+        await client().ask(b"", ear := Ear())
+    assert (raised.value.may_cost, ear.accepted, network().time()) == (True, 1, 1_000)
 
 
 async def test_an_answer_that_breaks_off_is_not_a_refusal() -> None:
