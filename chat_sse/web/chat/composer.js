@@ -105,6 +105,7 @@ export class Composer {
   /** @param {string} chatId of a chat that is deleted */
   forget(chatId) {
     this.#drafts.delete(chatId);
+    this.#images.delete(chatId);
   }
 
   /** @param {boolean} running whether an answer is being written */
