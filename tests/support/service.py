@@ -19,7 +19,7 @@ import msgspec
 
 from chat_sse.formats.sse import HEARTBEAT
 from tests.support import plain_http
-from tests.support.preloaded import ForkedProcess, Start, start_preloaded
+from tests.support.preloaded import WARNINGS, ForkedProcess, Start, start_preloaded
 
 START_SECONDS = 60.0  # of CPU it takes one or two, on a machine that may be busy
 STOP_SECONDS = 25.0
@@ -90,7 +90,7 @@ def serve(
     environ = _environ({"CHAT_SSE_PORT": "0", "CHAT_SSE_LOG_FORMAT": "text", **(env or {})})
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         if before or any(name.startswith(("PYTHON", "LD_")) for name in env or {}):
-            command = [*before, sys.executable, "-W", "error", "-m", module, *arguments]
+            command = [*before, sys.executable, *WARNINGS, "-m", module, *arguments]
             process: Process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
         else:
             process = start_preloaded(Start(module, arguments, folder, environ, open_files), log, log)
