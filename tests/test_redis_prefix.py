@@ -14,12 +14,6 @@ from tests.support.upstream import Finish, Say, ScriptedUpstream, Silence
 LIMITS = {"CHAT_SSE_RATE_LIMIT": "3/minute", "CHAT_SSE_TOKEN_BUDGET": "100000/day"}
 
 
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture
 def sites(redis_server: RedisServer, upstream: ScriptedUpstream) -> Iterator[list[RunningService]]:
     with redis.Redis.from_url(redis_server.url, protocol=2) as raw:

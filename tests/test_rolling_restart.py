@@ -43,12 +43,6 @@ Run = Callable[[str, str], AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def ports() -> list[int]:
     return [free_port(), free_port()]
 

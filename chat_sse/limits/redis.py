@@ -227,7 +227,7 @@ class SharedCounts:
             self._settling = None
 
     def _give_up(self, late: float) -> None:
-        """Leave reserved what may be settled since `late`, and would not be recognised as such any more."""
+        """Leave reserved what was in doubt before `late`: Redis would settle it once more."""
         for stream_id in [stream_id for stream_id, sent_at in self._doubtful.items() if sent_at < late]:
             del self._doubtful[stream_id], self._unsettled[stream_id]
             log.warning("limits.unsettled", extra={"fields": {"id": stream_id}})

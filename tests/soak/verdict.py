@@ -9,6 +9,7 @@ collector runs before each sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import linear_regression
 
 import msgspec
 
@@ -51,7 +52,7 @@ def growths(samples: Sequence[Sample]) -> list[Growth]:
 
 def _slope(samples: Sequence[Sample], process: str) -> float:
     found = [(one.questions, one.blocks[process]) for one in samples if process in one.blocks]
-    middle, mean = (sum(column) / len(found) for column in zip(*found, strict=True))
-    spread = sum((at - middle) ** 2 for at, _ in found)
-    product = sum((at - middle) * (count - mean) for at, count in found)
-    return product / spread if spread else 0.0
+    questions, blocks = zip(*found, strict=True)
+    if len(set(questions)) == 1:  # too short to tell
+        return 0.0
+    return linear_regression(questions, blocks).slope

@@ -13,9 +13,7 @@ from chat_sse.formats.sse import HEARTBEAT
 from tests.conftest import QUICK
 from tests.support import plain_http
 from tests.support.service import HELLO, RunningService, ask, serve
-from tests.support.upstream import (
-    ScriptedUpstream,
-)
+from tests.support.upstream import ScriptedUpstream
 
 OTHER = {"messages": [{"role": "user", "content": "Something else"}]}
 UNKNOWN = "f" * 32

@@ -1,6 +1,6 @@
 """Here a real Redis is beside the loop, in the same virtual time."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -16,16 +16,10 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     return {"redis": RedisLoop}
 
 
-@pytest.fixture(scope="session")
-def _server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture
-async def redis(_server: RedisServer) -> AsyncIterator[RedisBeside]:
+async def redis(redis_server: RedisServer) -> AsyncIterator[RedisBeside]:
     """An empty Redis."""
-    with RedisBeside(_server) as beside:
+    with RedisBeside(redis_server) as beside:
         yield beside
 
 

@@ -78,14 +78,5 @@ async def create(store: RedisStore, stream_id: str = "s", **fields: Any) -> Log:
     return log
 
 
-async def read_all(log: Log, after: int = -1) -> list[bytes]:
-    """Read to the end."""
-    found: list[bytes] = []
-    with log.reading():
-        while entries := await log.read(after + len(found)):
-            found += entries
-    return found
-
-
 def entries_of(*events: Event) -> list[bytes]:
     return [msgspec.json.encode(event) for event in events]

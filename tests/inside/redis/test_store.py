@@ -11,8 +11,9 @@ from chat_sse.errors import ChatError, Draining, InternalError, KeyReused, Store
 from chat_sse.events import Delta, Done, Start
 from chat_sse.stores.base import Extent, Log, LogSpec
 from chat_sse.stores.redis.store import RedisStore
-from tests.inside.redis.stores import Site, create, entries_of, producer_of, read_all
+from tests.inside.redis.stores import Site, create, entries_of, producer_of
 from tests.support.fakes import STOPPED
+from tests.support.stores import read_all
 
 START, HI, END = Start(id="s", model="m"), Delta("Hi"), Done(finish_reason="stop")
 KEY, CHAT = hashlib.sha256(b"k").hexdigest(), hashlib.sha256(b"c").hexdigest()

@@ -9,9 +9,10 @@ import pytest
 from chat_sse.errors import KeyReused, Overloaded, StoreUnavailable, StreamNotFound
 from chat_sse.events import Delta, Done, Start
 from chat_sse.stores.redis.client import WrongMode
-from tests.inside.redis.stores import Site, client_of, create, entries_of, producer_of, read_all
+from tests.inside.redis.stores import Site, client_of, create, entries_of, producer_of
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
+from tests.support.stores import read_all
 
 START, HI, END = Start(id="s", model="m"), Delta("Hi"), Done(finish_reason="stop")
 

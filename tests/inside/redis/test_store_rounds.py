@@ -3,8 +3,9 @@
 import asyncio
 
 from chat_sse.events import Delta, Done, Start
-from tests.inside.redis.stores import Site, create, entries_of, read_all
+from tests.inside.redis.stores import Site, create, entries_of
 from tests.support.fakes import STOPPED
+from tests.support.stores import read_all
 
 START, HI, END = Start(id="s", model="m"), Delta("Hi"), Done(finish_reason="stop")
 
