@@ -58,9 +58,10 @@ def test_the_terminals_examples_ask_and_keep_a_conversation(
     service: RunningService, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
     upstream.answer(Say("Four."), Finish())
+    subprocess.run(["git", "init", "-q", "repository"], cwd=tmp_path, check=True, timeout=50)
     done = subprocess.run(
         ["bash", "-ec", code_block("sh", "chat-sse ask")],
-        cwd=ROOT,
+        cwd=tmp_path / "repository",
         env={
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(tmp_path),
