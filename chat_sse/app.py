@@ -34,6 +34,7 @@ from chat_sse.opening import (
     check_settings,
     make_service,
     open_limits,
+    open_redis,
     open_store,
     timeouts,
 )
@@ -151,7 +152,8 @@ class ChatService:
             stack.push_async_callback(self._ways.tokens.aclose)
         upstream = self._upstream or await open_upstream(settings, stack)
         store = self._store or await open_store(settings, stack)
-        limits = await open_limits(settings, stack)
+        redis = open_redis(settings, store, stack)
+        limits = open_limits(settings, redis, stack)
         metrics, asked = self._metrics, upstream
         if self._tracing:
             await stack.enter_async_context(self._tracing.running())
@@ -159,7 +161,7 @@ class ChatService:
         reports = Reports([metrics.answer_ended] if metrics else (), self._after_answer)
         relay = Relay(asked, store, timeouts(settings), reports)
         if metrics:
-            parts = relay, upstream, store, limits.counts
+            parts = relay, upstream, store, redis
             await stack.enter_async_context(measure(settings, metrics, parts))
         stack.push_async_callback(relay.aclose)
         drain = asyncio.create_task(_drain_at_exit(relay, settings.shutdown_grace))

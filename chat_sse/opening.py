@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
@@ -32,6 +33,9 @@ from chat_sse.upstreams.base import Upstream
 from chat_sse.upstreams.opening import allowed_models
 from chat_sse.web import chat as page
 from chat_sse.web.docs.pages import documentation
+
+if TYPE_CHECKING:
+    from chat_sse.redis_access import Runner
 
 
 def all_routes() -> list[Route]:
@@ -113,7 +117,21 @@ async def _open_redis_store(settings: Settings, url: str, stack: AsyncExitStack)
     return store
 
 
-async def open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
+def open_redis(settings: Settings, store: Store, stack: AsyncExitStack) -> "Runner | None":
+    """Return what runs commands on Redis, where there is one: the log's, or one beside another store."""
+    if settings.redis_url is None:
+        return None
+    from chat_sse.redis_access import RoundTrips, connector  # noqa: PLC0415  (part of an extra)
+    from chat_sse.stores.redis.store import RedisStore  # noqa: PLC0415
+
+    if isinstance(store, RedisStore):
+        return store.redis
+    alone = RoundTrips(connector(settings.redis_url))
+    stack.push_async_callback(alone.aclose)
+    return alone
+
+
+def open_limits(settings: Settings, redis: "Runner | None", stack: AsyncExitStack) -> Limits:
     """Set up the limits. They must be opened before the relay, so that they are closed after it."""
     plan = Plan(
         rate=Rate.parse(settings.rate_limit),
@@ -126,10 +144,10 @@ async def open_limits(settings: Settings, stack: AsyncExitStack) -> Limits:
         least_share_tokens=4 * settings.max_output_tokens,  # room for some of the longest answers
     )
     counts: Counts = MemoryCounts(plan)
-    if settings.redis_url is not None:
+    if redis is not None:
         from chat_sse.limits.redis import SharedCounts  # noqa: PLC0415 - needs an extra
 
-        counts = SharedCounts(settings.redis_url, plan, settings.redis_prefix)
+        counts = SharedCounts(redis, plan, settings.redis_prefix)
         stack.push_async_callback(counts.aclose)
     return Limits(counts=counts, system_prompt=settings.system_prompt)
 

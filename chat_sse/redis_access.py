@@ -5,11 +5,12 @@ Part of the extra `redis`. It stands below the rooms that use it, which may not 
 
 import asyncio
 import hashlib
+import logging
 import math
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from hiredis import pack_command
@@ -29,13 +30,16 @@ from redis.exceptions import (
 from chat_sse.errors import StoreUnavailable
 from chat_sse.figures import Figure
 
+log = logging.getLogger(__name__)
+
 Command: TypeAlias = tuple[str | bytes | int, ...]
 Call: TypeAlias = tuple[Sequence[Command], asyncio.Future[list[Any]]]
 
 # One round trip's, so that no other client of Redis waits long for its end.
 CALLS_AT_ONCE = 500
 # A round trip takes a millisecond; a question waits no longer than this to hear that it cannot be asked.
-SOCKET_SECONDS = 2.0
+ROUND_TRIP_SECONDS = 3.0
+CONNECT_SECONDS = 2.0
 RETRY_SECONDS = 2.0
 DEFAULT_PREFIX = "chat_sse"
 SINGLE = "standalone"
@@ -57,7 +61,7 @@ def connector(
 
     ours: dict[str, Any] = {
         "socket_timeout": None,  # who uses a connection bounds what it does
-        "socket_connect_timeout": SOCKET_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
         "retry": Retry(NoBackoff(), 0),  # a reservation whose reply was lost must not be made twice
         "protocol": 2,
         "decode_responses": False,
@@ -75,7 +79,7 @@ async def find_fault(url: str) -> str | None:
     """Connect once, and return in words why this Redis cannot be used; None where it can."""
     connection = connector(url)()
     try:
-        async with asyncio.timeout(2 * SOCKET_SECONDS):
+        async with asyncio.timeout(2 * CONNECT_SECONDS):
             mode = (await about(connection)).mode  # connects first
     except (AuthenticationError, NoPermissionError):
         return "refuses the user or the password"
@@ -122,13 +126,25 @@ def wrong_mode(mode: str) -> str:
 
 
 def evaluate(script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Command:
-    """Return the command that runs a script, by its digest."""
+    """Return the command that runs a script, by its digest. It is loaded where Redis does not know it."""
     return ("EVALSHA", _digest(script), len(keys), *keys, *arguments)
 
 
 def unavailable() -> StoreUnavailable:
     """Return the error for an outage."""
     return StoreUnavailable("Redis does not answer", retry_after=RETRY_SECONDS)
+
+
+class Runner(Protocol):
+    """Runs commands on Redis."""
+
+    def run(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        """Begin, and return what the commands' results will be; see `RoundTrips.run`."""
+        ...
+
+    def figures(self) -> Iterator[Figure]:
+        """Return what the round trips were."""
+        ...
 
 
 class RoundTrips:
@@ -141,41 +157,42 @@ class RoundTrips:
     def __init__(
         self,
         connect: Callable[[], Connection],
-        scripts: Sequence[str],
         *,
-        seconds: float,
-        on_outcome: Callable[[str | None], object],
+        seconds: float = ROUND_TRIP_SECONDS,
+        on_outcome: Callable[[str | None], object] | None = None,
     ) -> None:
-        """`scripts`: loaded where Redis does not know one of them. `seconds`: of one round trip, at most.
+        """`seconds`: of one round trip, at most.
 
-        `on_outcome`: called after each round trip, with the kind of its first error or None.
+        `on_outcome`: called after each round trip, with the kind of its first error or None. Without it, a
+        failure is logged.
         """
         self._connection = connect()
-        self._scripts = scripts
         self._seconds = seconds
-        self._on_outcome = on_outcome
+        self._on_outcome = on_outcome or _report
         self._gathered: list[Call] = []
         self._task: asyncio.Task[None] | None = None
         self._count = self._failures = 0
         self._seconds_taken = 0.0
 
-    def figures(self, part: str) -> Iterator[Figure]:
-        """Return how many round trips there were for a part of the service, and how long they took."""
-        yield Figure("redis_round_trips", self._count, part)
-        yield Figure("redis_round_trip_seconds", self._seconds_taken, part)
-        yield Figure("redis_failures", self._failures, part)
+    def figures(self) -> Iterator[Figure]:
+        """Return how many round trips there were, how long they took, and how many failed."""
+        yield Figure("redis_round_trips", self._count)
+        yield Figure("redis_round_trip_seconds", self._seconds_taken)
+        yield Figure("redis_failures", self._failures)
 
-    async def run(self, commands: Sequence[Command]) -> list[Any]:
-        """Return the commands' results. Raises StoreUnavailable, also when one of them has failed.
+    def run(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        """Begin, and return a future of the commands' results.
 
-        After that, and when cancelled, nothing is known of what they have done.
+        What is begun in the same turn of the loop shares a round trip, in this order. The future raises
+        StoreUnavailable, also when one of the commands has failed. After that, and when it is cancelled,
+        nothing is known of what they have done.
         """
         loop = asyncio.get_running_loop()
         results: asyncio.Future[list[Any]] = loop.create_future()
         self._gathered.append((commands, results))
         if self._task is None:
             self._task = loop.create_task(self._send_all(), name="redis round trips")
-        return await results
+        return results
 
     async def aclose(self) -> None:
         """Fail those who wait, and close the connection."""
@@ -188,6 +205,7 @@ class RoundTrips:
     async def _send_all(self) -> None:
         try:
             while self._gathered:
+                await asyncio.sleep(0)  # who has just heard of results may go on with more
                 gathered = self._gathered[:CALLS_AT_ONCE]
                 del self._gathered[:CALLS_AT_ONCE]
                 if wanted := [call for call in gathered if not call[1].done()]:  # cancelled
@@ -227,7 +245,8 @@ class RoundTrips:
         results = await self._exchange(commands)
         unknown = [index for index, result in enumerate(results) if isinstance(result, NoScriptError)]
         if unknown:
-            await self._exchange([("SCRIPT", "LOAD", script) for script in self._scripts])
+            wanted = {commands[index][1] for index in unknown} & _scripts.keys()
+            await self._exchange([("SCRIPT", "LOAD", _scripts[digest]) for digest in wanted])
             again = await self._exchange([commands[index] for index in unknown])
             for index, result in zip(unknown, again, strict=True):
                 results[index] = result
@@ -254,6 +273,11 @@ class RoundTrips:
         return results
 
 
+def _report(error: str | None) -> None:
+    if error is not None:
+        log.warning("redis.failed", extra={"fields": {"reason": error}})
+
+
 def _fail(gathered: list[Call]) -> None:
     """Tell those who have got no result that there is none."""
     for _, results in gathered:
@@ -261,6 +285,12 @@ def _fail(gathered: list[Call]) -> None:
             results.set_exception(unavailable())
 
 
+_scripts: dict[Any, str] = {}
+"""Those that commands name, by their digests."""
+
+
 @lru_cache
 def _digest(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    _scripts[digest] = script
+    return digest

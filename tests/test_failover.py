@@ -38,7 +38,7 @@ class Process:
         self.network.cut_all()
 
     def is_up(self) -> bool:
-        [up] = [figure.value for figure in self.store.figures() if figure.name == "redis_up"]
+        [up] = [figure.value for figure in self.store.redis.figures() if figure.name == "redis_up"]
         return bool(up)
 
 

@@ -7,13 +7,15 @@ import pytest
 
 from chat_sse.errors import (
     BudgetSpent,
+    InvalidRequest,
+    KeyReused,
     Overloaded,
     PayloadTooLarge,
     TooManyRequests,
     TooManyStreams,
 )
 from chat_sse.events import Done, Usage
-from chat_sse.limits.admission import Limits, Outcome, Permit
+from chat_sse.limits.admission import Limits, Outcome
 from chat_sse.limits.budget import TOKENS_PER_IMAGE, TOKENS_PER_PART, Budget, prompt_bound
 from chat_sse.limits.memory import MemoryCounts
 from chat_sse.limits.plan import Plan
@@ -159,7 +161,7 @@ async def test_an_answer_costs_what_upstream_says_and_else_its_most(
     prompt = prompt_bound(question(), None)
     budgets = MemoryCounts(Plan(budget_total=Budget(10_000, "day")))
     admission = Limits(counts=budgets, system_prompt=None)
-    permit = await admission.arrive("a", attaches=False)
+    permit = admission.permit("a")
     await permit.admit("1", question())
     for _ in range(2):  # the second time changes nothing
         permit.settle(Outcome(refused=refused, done=done, seconds=60, size=size))
@@ -173,25 +175,26 @@ async def test_a_question_that_the_budget_refuses_gives_its_slot_back() -> None:
     admission = Limits(counts=MemoryCounts(Plan(streams=1, budget=Budget(1_000, "day"))), system_prompt=None)
     for _ in range(3):
         with pytest.raises(PayloadTooLarge):
-            await Permit(admission, "a", None).admit("1", question(output=1_000))
-    await Permit(admission, "a", None).admit("1", question())
+            await admission.permit("a").admit("1", question(output=1_000))
+    await admission.permit("a").admit("1", question())
 
 
 async def test_what_costs_nothing_takes_nothing_from_everybody() -> None:
     limits = Limits(counts=MemoryCounts(Plan(rate_total=Rate.parse("3/hour"))), system_prompt=None)
     for number in range(20):  # malformed, or refused before they cost anything
-        await limits.arrive(f"stranger {number}", attaches=False)
+        with pytest.raises(InvalidRequest):
+            async with limits.permit(f"stranger {number}"):
+                raise InvalidRequest("malformed")
     for number in range(3):
-        permit = await limits.arrive("a", attaches=False)
-        await permit.admit(str(number), question())
+        await limits.permit("a").admit(str(number), question())
     with pytest.raises(TooManyRequests):
-        await limits.arrive("a", attaches=False)
+        limits.permit("a")
 
 
 async def test_an_answer_that_is_stopped_at_once_gives_most_of_its_reservation_back() -> None:
     budgets = MemoryCounts(Plan(budget_total=Budget(10_000, "day")))
     limits = Limits(counts=budgets, system_prompt=None)
-    permit = await limits.arrive("a", attaches=False)
+    permit = limits.permit("a")
     await permit.admit("1", question(output=8_000))
     permit.settle(Outcome(refused=False, done=None, seconds=0.1, size=100))
     left = (await reserve(budgets, "a", 1)).status
@@ -201,8 +204,7 @@ async def test_an_answer_that_is_stopped_at_once_gives_most_of_its_reservation_b
 
 async def test_another_questions_key_is_counted_as_a_request() -> None:
     limits = Limits(counts=MemoryCounts(Plan(rate=Rate.parse("2/hour"))), system_prompt=None)
-    for _ in range(2):
-        permit = await limits.arrive("a", attaches=True)
-        await permit.count_misuse()
-    with pytest.raises(TooManyRequests):
-        await permit.count_misuse()
+    for error in (KeyReused, KeyReused, TooManyRequests):
+        with pytest.raises(error):
+            async with limits.permit("a", attaches=True):
+                raise KeyReused("another body")

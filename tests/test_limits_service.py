@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -47,10 +48,14 @@ def refused(response: httpx2.Response, status: int, code: str) -> httpx2.Respons
 # Rates.
 
 
+@pytest.mark.parametrize("is_shared", [False, True], ids=["memory", "redis"])
 def test_over_the_rate_is_429_before_the_body_is_read_and_says_when_to_come_back(
-    upstream: ScriptedUpstream,
+    upstream: ScriptedUpstream, *, is_shared: bool
 ) -> None:
-    with serving(upstream, rate_limit="3/hour") as service:
+    with (
+        RedisServer() as server,
+        serving(upstream, **(sharing(server) if is_shared else {}), rate_limit="3/hour") as service,
+    ):
         first = ask(service.url)
         assert first.headers["ratelimit"].startswith('"requests";r=2;t=')
         assert first.headers["ratelimit-policy"].startswith('"requests";q=3;w=3600, "tokens";q=')
@@ -61,6 +66,12 @@ def test_over_the_rate_is_429_before_the_body_is_read_and_says_when_to_come_back
             refused(response, 429, "too_many_requests")
             assert response.headers["ratelimit"].startswith('"requests";r=0;t=')
             assert response.json()["retryable"] is True
+        with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), 5) as head_alone:
+            head_alone.sendall(
+                b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 1000\r\n\r\n"
+            )
+            assert head_alone.recv(1000).startswith(b"HTTP/1.1 429 ")
         assert ask(service.url, headers=from_("198.51.100.7")).status_code == 200  # another client
     assert upstream.paid_calls == 3
 

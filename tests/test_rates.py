@@ -97,15 +97,15 @@ async def test_no_burst_gets_through_where_two_windows_meet(limits: Parts) -> No
 async def test_a_request_that_is_not_let_in_counts_for_its_client_alone(limits: Parts) -> None:
     rates = limits.rates(HOUR, Rate(4, 3600))
     for _ in range(3):
-        await rates.misuse("stranger")
-    for attempt in (rates.misuse, rates.arrive):
+        await rates.count("stranger")
+    for attempt in (rates.count, lambda client: ask(rates, client)):
         with pytest.raises(TooManyRequests, match="per client"):
             await attempt("stranger")
     told = [status.left for name in "abcd" if (status := await ask(rates, name))]
     assert told == [2, 2, 1, 0]
     off = limits.rates(None, HOUR)
     for _ in range(10):
-        await off.misuse("stranger")
+        await off.count("stranger")
 
 
 @pytest.mark.parametrize("limits", ["redis"], indirect=True)  # on memory's clock: tests/inside
@@ -151,10 +151,10 @@ async def test_a_clock_that_is_set_back_lets_nobody_ask_more() -> None:
     now = 7_200.0
     counts = MemoryCounts(Plan(rate=HOUR), clock=lambda: now)
     for _ in range(3):
-        await counts.arrive("a")
+        await counts.count("a")
     now = 3_500.0
     with pytest.raises(TooManyRequests):
-        await counts.arrive("a")
+        await counts.count("a")
 
 
 @pytest.mark.parametrize("rate", [Rate(1, 60), Rate(3, 60), Rate(60, 60)])

@@ -110,7 +110,7 @@ class Logs(RuleBasedStateMachine):
                 stream_id=new_stream_id(), idempotency_key=key, fingerprint=fingerprint, chat_id=chat
             )
             tried.append(spec)
-            return process.run(process.store.create(spec))
+            return process.create(spec)
 
         if holder is not None:
             if holder.spec.fingerprint == fingerprint:

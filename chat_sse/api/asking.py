@@ -12,7 +12,7 @@ from chat_sse.access.principal import Principal, principal_of
 from chat_sse.api.request_body import check_media_type, receive_body
 from chat_sse.api.request_fields import place_of, prefers_async
 from chat_sse.api.service import own_limits, policy_for, service_of
-from chat_sse.errors import InvalidRequest, KeyReused, StreamNotFound
+from chat_sse.errors import InvalidRequest, StreamNotFound
 from chat_sse.events import event_id, new_stream_id, parse_event_id
 from chat_sse.formats.base import NEGOTIATED, Asked, Format, Reading
 from chat_sse.limits.admission import Permit
@@ -30,19 +30,19 @@ async def answer_post(request: Request, caller: Principal, fmt: Format) -> Respo
     key = key_of(request, header(request.scope, b"idempotency-key"))
     bounds = service.max_body_bytes, service.receive_timeout_seconds
     is_known = key is not None and await service.relay.knows(key)
-    if key is not None and is_known and not fmt.reads_body:
-        digest = hashlib.sha256()  # all that attaching needs of a body
-        await receive_body(request, *bounds, digest.update)
-        return await attach_by_key(request, fmt, key, digest.digest())
-    permit = await arrive(request, attaches=is_known)
-    with service.bodies.body(caller.client) as body:
-        await receive_body(request, *bounds, body.add)
-        asked = fmt.read(body.content, allows_system=service.policy.allows_system)
-        question, spec = admitted(request, asked, body.content, key)
-    key = spec.idempotency_key
-    if key is not None and fmt.reads_body and (is_known or await service.relay.knows(key)):
-        return await attach_by_key(request, asked.format, key, spec.fingerprint)
-    return await start(request, asked.format, question, spec, permit)
+    async with permit_for(request, attaches=is_known) as permit:
+        if key is not None and is_known and not fmt.reads_body:
+            digest = hashlib.sha256()  # all that attaching needs of a body
+            await receive_body(request, *bounds, digest.update)
+            return await attach_by_key(request, fmt, key, digest.digest(), permit)
+        with service.bodies.body(caller.client) as body:
+            await receive_body(request, *bounds, body.add)
+            asked = fmt.read(body.content, allows_system=service.policy.allows_system)
+            question, spec = admitted(request, asked, body.content, key)
+        key = spec.idempotency_key
+        if key is not None and fmt.reads_body and (is_known or await service.relay.knows(key)):
+            return await attach_by_key(request, asked.format, key, spec.fingerprint, permit)
+        return await start(request, asked.format, question, spec, permit)
 
 
 def key_of(request: Request, sent: str | None) -> str | None:
@@ -54,25 +54,21 @@ def key_of(request: Request, sent: str | None) -> str | None:
     return f"{principal_of(request).owner}/{sent}"
 
 
-async def arrive(request: Request, *, attaches: bool = False) -> Permit:
-    """Count a request that asks. Raises what `Limits.arrive` raises."""
+def permit_for(request: Request, *, attaches: bool = False) -> Permit:
+    """Let a request in that asks. Raises what `Limits.permit` raises."""
     caller = principal_of(request)
     limits = service_of(request).limits
-    return await limits.arrive(caller.client, attaches=attaches, own_limits=own_limits(caller.allowance))
+    return limits.permit(caller.client, attaches=attaches, own_limits=own_limits(caller.allowance))
 
 
-async def attach_by_key(request: Request, fmt: Format, key: str, fingerprint: bytes) -> Response:
+async def attach_by_key(
+    request: Request, fmt: Format, key: str, fingerprint: bytes, permit: Permit
+) -> Response:
     """Return the answer that was asked for with a key.
 
     It costs nothing and is not counted: a reader always gets back to its answer. Misuse of a key is counted.
     """
-    service = service_of(request)
-    permit = await arrive(request, attaches=True)
-    try:
-        stream = await service.relay.attach(key, fingerprint)
-    except KeyReused:
-        await permit.count_misuse()
-        raise
+    stream = await service_of(request).relay.attach(key, fingerprint)
     return _answer(request, fmt, stream, permit)
 
 

@@ -14,10 +14,10 @@ from chat_sse.api import completions
 from chat_sse.api.asking import (
     admitted,
     answer_post,
-    arrive,
     attach_by_key,
     chat_of,
     key_of,
+    permit_for,
     read_answer,
     respond,
     resume,
@@ -85,13 +85,13 @@ async def ask_by_url(request: Request) -> Response:
         admit(decode_ask(body, allows_system=allows_system), policy)
         return fmt.respond_to_head()
     key = key_of(request, request.query_params.get("id"))
-    if key is not None and await service.relay.knows(key):
+    is_known = key is not None and await service.relay.knows(key)
+    async with permit_for(request, attaches=is_known) as permit:
         body = question_in_url(request, service.max_body_bytes)
-        return await attach_by_key(request, fmt, key, hashlib.sha256(body).digest())
-    permit = await arrive(request)
-    body = question_in_url(request, service.max_body_bytes)
-    asked = Asked(ask=decode_ask(body, allows_system=allows_system), format=fmt)
-    return await start(request, fmt, *admitted(request, asked, body, key), permit)
+        if key is not None and is_known:
+            return await attach_by_key(request, fmt, key, hashlib.sha256(body).digest(), permit)
+        asked = Asked(ask=decode_ask(body, allows_system=allows_system), format=fmt)
+        return await start(request, fmt, *admitted(request, asked, body, key), permit)
 
 
 async def attach(request: Request) -> Response:

@@ -98,7 +98,7 @@ async def handle_unauthenticated(request: Request, exc: Exception) -> Response:
     """
     service = service_of(request)
     try:
-        await service.limits.counts.misuse(request.state.principal.client)
+        await service.limits.counts.count(request.state.principal.client)
     except ChatError as refusal:
         return handle_chat_error(request, refusal)
     login = None if service.accepts == (KEYS,) else "Please log in to use this service."

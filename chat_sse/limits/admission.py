@@ -1,17 +1,19 @@
 """What a question has to pass before it may cost anything: slots, budgets and rates.
 
-A request that asks gets a permit. It is counted as soon as its head has arrived. It takes a slot and tokens
-only when it is a new question, and does not attach to an answer.
+A request that asks gets a permit. It takes a slot and tokens only when it is a new question, and does not
+attach to an answer.
 """
 
 import math
+from typing import Self
 
 import msgspec
 
+from chat_sse.errors import KeyReused
 from chat_sse.events import Done
 from chat_sse.limits.budget import prompt_bound, tokens_told
 from chat_sse.limits.counts import Counts, Reservation
-from chat_sse.limits.headers import LimitStatus, limit_headers
+from chat_sse.limits.headers import limit_headers
 from chat_sse.limits.plan import NO_LIMITS_OF_ITS_OWN, OwnLimits
 from chat_sse.messages import Question
 
@@ -39,47 +41,51 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None
     """What is put before every conversation, and costs tokens too."""
 
-    async def arrive(
-        self, client: str, *, attaches: bool, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
+    def permit(
+        self, client: str, *, attaches: bool = False, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
     ) -> "Permit":
-        """Count a request that asks. Raises TooManyRequests, or StoreUnavailable when Redis is out of reach.
+        """Let a request in that asks. Raises TooManyRequests when its client's rate is known to be used up.
 
         `attaches`: it carries the key of an answer that is there. It costs nobody anything and does not
         count, so that a reader whose connection breaks again and again always gets back to its answer.
         """
-        status = None if attaches else await self.counts.arrive(client, own_limits)
-        return Permit(self, client, status, own_limits)
+        if not attaches:
+            self.counts.check(client, own_limits)
+        return Permit(self, client, own_limits, attaches=attaches)
 
 
 class Permit:
-    """One request that asks, on its way through."""
+    """One request that asks, on its way through.
 
-    def __init__(
-        self,
-        limits: Limits,
-        client: str,
-        requests: LimitStatus | None,
-        own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN,
-    ) -> None:
+    It counts with its question, in one step. Its block counts one that ends with an error before that.
+    """
+
+    def __init__(self, limits: Limits, client: str, own_limits: OwnLimits, *, attaches: bool) -> None:
         self._limits = limits
         self._client = client
-        self._requests = requests
         self._own_limits = own_limits
-        self._tokens: LimitStatus | None = None
+        self._is_free = attaches
+        self._is_counted = False
         self._output_tokens = 0
         self._reservation: Reservation | None = None
+        self._told: Reservation | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        is_due = isinstance(error, KeyReused if self._is_free else Exception)  # only attaching is free
+        if is_due and not self._is_counted:
+            await self._limits.counts.count(self._client, self._own_limits)
 
     async def admit(self, stream_id: str, question: Question) -> None:
         """Hold a slot and reserve the most that the question can cost. Raises ChatError, holding nothing."""
         tokens = prompt_bound(question, self._limits.system_prompt) + question.max_output_tokens
-        self._reservation = await self._limits.counts.admit(self._client, stream_id, tokens, self._own_limits)
-        self._tokens = self._reservation.status
+        self._is_counted = True
+        self._told = self._reservation = await self._limits.counts.admit(
+            self._client, stream_id, tokens, self._own_limits
+        )
         self._output_tokens = question.max_output_tokens
-
-    async def count_misuse(self) -> None:
-        """Count a request that carried another question's key: only attaching is free."""
-        if self._requests is None:
-            await self._limits.counts.misuse(self._client)
 
     def settle(self, outcome: Outcome) -> int:
         """Release the slot and the tokens that were not spent. Returns how many were.
@@ -95,7 +101,7 @@ class Permit:
 
     def headers(self) -> dict[str, str]:
         """Return the header fields that tell this client what was left of its limits."""
-        return limit_headers(self._requests, self._tokens)
+        return {} if self._told is None else limit_headers(self._told.requests, self._told.status)
 
     def _spent(self, outcome: Outcome, reserved: int) -> int:
         """Return what an answer can have cost, never too little.

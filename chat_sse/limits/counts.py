@@ -18,8 +18,10 @@ class Reservation(msgspec.Struct, frozen=True):
     tokens: int
     asked_at: float
     """In seconds since 1970. It belongs to the windows of this time."""
-    status: LimitStatus | None
-    """What is left of the tokens; None where they are not limited."""
+    requests: LimitStatus | None = None
+    """What is left of the client's rate; None where nothing is limited, as in the next."""
+    status: LimitStatus | None = None
+    """What is left of the tokens."""
     epoch: str = ""
     """Of the counts that hold it: counts that were lost begin another."""
     own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
@@ -41,16 +43,19 @@ class Counts(Protocol):
     `own_limits`: those of the client's token, which are counted under the client's name as the others are.
     """
 
-    async def arrive(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> LimitStatus | None:
-        """Count a request that asks, for its client alone; returns what is left of the client's rate.
+    def check(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> None:
+        """Raise TooManyRequests for a request that asks, where it is known already that there is no room.
 
-        Raises TooManyRequests, also when everybody's rate has no room, and StoreUnavailable when the counts
-        are out of reach. A refused request does not count, so it takes nothing from the others.
+        Counts nothing, and never waits.
         """
         ...
 
-    async def misuse(self, client: str) -> None:
-        """Count a request that was not let in, for its client alone. Raises as `arrive` does."""
+    async def count(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> None:
+        """Count a request that does not become a question, for its client alone.
+
+        Raises TooManyRequests, and StoreUnavailable when the counts are out of reach. A refused request does
+        not count.
+        """
         ...
 
     async def standing(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> Standing:
@@ -60,11 +65,12 @@ class Counts(Protocol):
     async def admit(
         self, client: str, stream_id: str, tokens: int, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN
     ) -> Reservation:
-        """Hold a slot, reserve tokens, and count the question for everybody: all of it or nothing.
+        """Count a request, unless a rate is full; then hold a slot, reserve tokens, and count the question
+        for everybody: all of that or nothing.
 
         What costs nothing (a malformed body, a refusal) never gets here, so a few strangers cannot use up
-        everybody's rate with it. Raises TooManyStreams, Overloaded when all slots are taken, BudgetSpent when
-        too few tokens are left, PayloadTooLarge when there never will be enough, TooManyRequests and
+        everybody's rate with it. Raises TooManyRequests, TooManyStreams, Overloaded when all slots are taken,
+        BudgetSpent when too few tokens are left, PayloadTooLarge when there never will be enough, and
         StoreUnavailable.
         """
         ...
@@ -75,6 +81,12 @@ class Counts(Protocol):
         `refused`: upstream refused the question, unpaid; it does not count for everybody.
         """
         ...
+
+
+def status_of(counts: ClientCounts, seen: Sequence[Seen]) -> LimitStatus | None:
+    """Return what a question leaves of its client's rate, by what there was of requests and questions."""
+    rates = counts.requests + counts.questions
+    return tightest([state.status(rate.limit) for state, rate in zip(seen, rates, strict=True)])
 
 
 def standing_of(

@@ -1,10 +1,10 @@
 """The counts of one process; they begin anew with it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from chat_sse.limits.budget import Budget, budget_spent, check_fits
-from chat_sse.limits.counts import Reservation, Standing, standing_of
+from chat_sse.limits.counts import Reservation, Standing, standing_of, status_of
 from chat_sse.limits.headers import LimitStatus, tightest
 from chat_sse.limits.plan import NO_LIMITS_OF_ITS_OWN, Count, OwnLimits, Plan
 from chat_sse.limits.rates import SECONDS, Rate, Seen
@@ -88,14 +88,18 @@ class MemoryCounts:
         self._running: dict[str, int] = {}
         self._spending = {"day": Spending(), "month": Spending()}
 
-    async def arrive(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> LimitStatus | None:
-        """Count, as `Counts.arrive` promises."""
-        counts = self._plan.of(client, own_limits)
-        return self._count(counts.requests, counts.questions)
+    def check(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> None:
+        """Check, as `Counts.check` promises."""
+        counts, now = self._plan.of(client, own_limits), self._clock()
+        for rate in counts.requests + counts.questions:
+            self._check(rate, now)
 
-    async def misuse(self, client: str) -> None:
-        """Count, as `Counts.misuse` promises."""
-        self._count(self._plan.of(client).requests, ())
+    async def count(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> None:
+        """Count, as `Counts.count` promises."""
+        requests, now = self._plan.of(client, own_limits).requests, self._clock()
+        for rate in requests:
+            self._check(rate, now)
+        self._add(requests)
 
     async def standing(self, client: str, own_limits: OwnLimits = NO_LIMITS_OF_ITS_OWN) -> Standing:
         """Look, as `Counts.standing` promises."""
@@ -115,20 +119,27 @@ class MemoryCounts:
     ) -> Reservation:
         """Admit, as `Counts.admit` promises."""
         counts, now = self._plan.of(client, own_limits), self._clock()
+        seen = [self._check(rate, now) for rate in counts.requests + counts.questions]
+        self._add(counts.requests)
         running = self._running
         for slot in counts.slots:
             if running.get(slot.name, 0) >= slot.limit:
                 raise no_slot(slot)
         statuses = [self._check_budget(count, tokens, now) for count in counts.budgets]
-        for question in counts.questions:
-            self._check(question, now)
         for slot in counts.slots:
             running[slot.name] = running.get(slot.name, 0) + 1
         for budget in counts.budgets:
             self._spending[budget.limit.period].add(budget.name, tokens)
-        for question in counts.questions:
-            self._windows[question.limit.seconds].add(question.name)
-        return Reservation(client, stream_id, tokens, now, tightest(statuses), own_limits=own_limits)
+        self._add(counts.questions)
+        return Reservation(
+            client,
+            stream_id,
+            tokens,
+            now,
+            requests=status_of(counts, seen),
+            status=tightest(statuses),
+            own_limits=own_limits,
+        )
 
     def settle(self, reservation: Reservation, tokens: int, *, refused: bool) -> None:
         """Settle, as `Counts.settle` promises."""
@@ -147,12 +158,10 @@ class MemoryCounts:
             for question in counts.questions:
                 self._windows[question.limit.seconds].take_back(question.name)
 
-    def _count(self, counted: tuple[Count[Rate], ...], tested: tuple[Count[Rate], ...]) -> LimitStatus | None:
-        now = self._clock()
-        statuses = [self._check(count, now).status(count.limit) for count in counted + tested]
-        for count in counted:
-            self._windows[count.limit.seconds].add(count.name)
-        return tightest(statuses)
+    def _add(self, rates: Sequence[Count[Rate]]) -> None:
+        """Count in rates that were checked just before."""
+        for rate in rates:
+            self._windows[rate.limit.seconds].add(rate.name)
 
     def _check(self, count: Count[Rate], now: float) -> Seen:
         """Return what has been asked. Raises TooManyRequests when there is no room for more."""

@@ -81,9 +81,13 @@ class Seen(msgspec.Struct, frozen=True):
 
     def refusal(self, rate: Rate, whose: str) -> TooManyRequests:
         """Return the error for a request beyond the rate."""
-        wait = self.wait_seconds(rate)
-        return TooManyRequests(
-            f"limit: {rate.amount} requests per {rate.unit} {whose}",
-            retry_after=max(wait, 1),
-            headers=limit_headers(LimitStatus(rate.amount, rate.seconds, 0, wait), None),
-        )
+        return too_many(rate, whose, self.wait_seconds(rate))
+
+
+def too_many(rate: Rate, whose: str, wait: float) -> TooManyRequests:
+    """Return the error for a request beyond a rate, which lets one more in after so many seconds."""
+    return TooManyRequests(
+        f"limit: {rate.amount} requests per {rate.unit} {whose}",
+        retry_after=max(wait, 1),
+        headers=limit_headers(LimitStatus(rate.amount, rate.seconds, 0, wait), None),
+    )

@@ -32,18 +32,18 @@ local function read(key, amount, seconds)
 end
 """
 
-# KEYS rates. ARGV how many of them, from the first on, count the request, then amount and seconds of each.
-# Gives the number of the first that is full (0 for none), then before, here and milliseconds of each.
-ARRIVE = f"""{_NOW}{_RATE}
+# KEYS rates. ARGV amount and seconds of each. Counts a request in all of them, or in none. Gives the number
+# of the first that is full (0 for none), then before, here and milliseconds of each.
+COUNT = f"""{_NOW}{_RATE}
 local rates, told = {{}}, {{0}}
 for i, key in ipairs(KEYS) do
-  local rate = read(key, ARGV[2 * i], ARGV[2 * i + 1])
+  local rate = read(key, ARGV[2 * i - 1], ARGV[2 * i])
   rates[i] = rate
   if told[1] == 0 and is_full(rate) then told[1] = i end
   told[3 * i - 1], told[3 * i], told[3 * i + 1] = rate.before, rate.here, rate.into
 end
 if told[1] == 0 then
-  for i = 1, tonumber(ARGV[1]) do count(KEYS[i], rates[i], 1) end
+  for i, key in ipairs(KEYS) do count(key, rates[i], 1) end
 end
 return told
 """
@@ -66,49 +66,60 @@ end
 return told
 """
 
-# KEYS epoch, then sorted sets of slots, counters of budgets, rates. ARGV how many slots and budgets, stream
-# id, lease (ms), tokens, a new epoch if there is none; limit of each slot, limit and end (seconds since 1970)
-# of each budget, amount and seconds of each rate. Gives the number of the first key that is full, after the
-# epoch's (0 for none); the epoch; then what each budget has spent, with this question's tokens if it is
-# admitted; then before, here and milliseconds of a full rate.
+# KEYS epoch, then sorted sets of slots, counters of budgets, rates of requests, rates of questions. ARGV how
+# many there are of the first three, stream id, lease (ms), tokens, a new epoch if there is none; limit of
+# each slot, limit and end (seconds since 1970) of each budget, amount and seconds of each rate. A request
+# counts unless a rate is full; a question unless anything is. Gives the number of the first key that
+# is full, after the epoch's (0 for none); the epoch; what each budget has spent, with this question's tokens
+# if it is admitted; then before, here and milliseconds of each rate, as they were.
 ADMIT = f"""{_NOW}{_RATE}
-local slots, budgets, id, tokens = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[5])
+local slots, budgets, requests = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local id, lease, tokens = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local epoch = redis.call('GET', KEYS[1])
 if not epoch then
-  epoch = ARGV[6]
+  epoch = ARGV[7]
   redis.call('SET', KEYS[1], epoch, 'EX', 100 * 86400)
 end
-local told, at = {{0, epoch}}, 6
-for i = 1, slots do
-  redis.call('ZREMRANGEBYSCORE', KEYS[1 + i], '-inf', now)
-  at = at + 1
-  if told[1] == 0 and redis.call('ZCARD', KEYS[1 + i]) >= tonumber(ARGV[at]) then told[1] = i end
+local told, rates, before_rates = {{0, epoch}}, {{}}, 1 + slots + budgets
+for i = 1, budgets do told[2 + i] = tonumber(redis.call('GET', KEYS[1 + slots + i]) or '0') end
+for i = 1, #KEYS - before_rates do
+  local at = 6 + slots + 2 * budgets + 2 * i
+  local rate = read(KEYS[before_rates + i], ARGV[at], ARGV[at + 1])
+  rates[i] = rate
+  for _, number in ipairs({{rate.before, rate.here, rate.into}}) do told[#told + 1] = number end
 end
-local ends = {{}}
-for i = 1, budgets do
-  local spent = tonumber(redis.call('GET', KEYS[1 + slots + i]) or '0')
-  if told[1] == 0 and spent + tokens > tonumber(ARGV[at + 1]) then told[1] = slots + i end
-  ends[i], told[2 + i], at = ARGV[at + 2], spent, at + 2
-end
-local rates = {{}}
-for i = 1, #KEYS - 1 - slots - budgets do
-  local rate = read(KEYS[1 + slots + budgets + i], ARGV[at + 1], ARGV[at + 2])
-  rates[i], at = rate, at + 2
-  if told[1] == 0 and is_full(rate) then
+for i, rate in ipairs(rates) do
+  if is_full(rate) then
     told[1] = slots + budgets + i
-    told[3 + budgets], told[4 + budgets], told[5 + budgets] = rate.before, rate.here, rate.into
+    return told
   end
 end
-if told[1] > 0 then return told end
+for i = 1, requests do count(KEYS[before_rates + i], rates[i], 1) end
 for i = 1, slots do
-  redis.call('ZADD', KEYS[1 + i], now + ARGV[4], id)
-  redis.call('PEXPIRE', KEYS[1 + i], 2 * ARGV[4])
+  if redis.call('ZCARD', KEYS[1 + i]) >= tonumber(ARGV[7 + i]) then
+    redis.call('ZREMRANGEBYSCORE', KEYS[1 + i], '-inf', now)
+    if redis.call('ZCARD', KEYS[1 + i]) >= tonumber(ARGV[7 + i]) then
+      told[1] = i
+      return told
+    end
+  end
 end
 for i = 1, budgets do
-  told[2 + i] = redis.call('INCRBY', KEYS[1 + slots + i], ARGV[5])
-  redis.call('EXPIREAT', KEYS[1 + slots + i], ends[i])
+  if told[2 + i] + tokens > tonumber(ARGV[6 + slots + 2 * i]) then
+    told[1] = slots + i
+    return told
+  end
 end
-for i, rate in ipairs(rates) do count(KEYS[1 + slots + budgets + i], rate, 1) end
+for i = 1, slots do
+  redis.call('ZADD', KEYS[1 + i], now + lease, id)
+  redis.call('PEXPIRE', KEYS[1 + i], 2 * lease)
+end
+for i = 1, budgets do
+  local is_new = told[2 + i] == 0
+  told[2 + i] = redis.call('INCRBY', KEYS[1 + slots + i], ARGV[6])
+  if is_new then redis.call('EXPIREAT', KEYS[1 + slots + i], ARGV[7 + slots + 2 * i]) end
+end
+for i = requests + 1, #rates do count(KEYS[before_rates + i], rates[i], 1) end
 return told
 """
 
@@ -129,7 +140,7 @@ for i = 1, budgets do
   local change = is_same and math.max(spent - ARGV[5], -before) or spent
   if change ~= 0 and now < ends * 1000 and not (is_same and before == 0) then
     redis.call('INCRBY', key, change)
-    redis.call('EXPIREAT', key, ends)
+    if before == 0 then redis.call('EXPIREAT', key, ends) end
   end
 end
 if ARGV[8] == '1' and is_same then
@@ -149,5 +160,3 @@ for i, key in ipairs(KEYS) do
 end
 return 0
 """
-
-SCRIPTS = (ARRIVE, ADMIT, LOOK, SETTLE, RENEW)

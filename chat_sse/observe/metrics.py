@@ -46,9 +46,9 @@ COUNTERS: Mapping[str, tuple[str, str]] = {
     "resumes": ("Readers that came back after an event that they had seen.", ""),
     "upstream_retries": ("Calls that were made again, since the one before was refused unpaid.", ""),
     "upstream_fallbacks": ("Questions that a model refused, for the next one to be asked.", "model"),
-    "redis_round_trips": ("Round trips to Redis.", "part"),
-    "redis_round_trip_seconds": ("Seconds that they took.", "part"),
-    "redis_failures": ("Round trips that failed.", "part"),
+    "redis_round_trips": ("Round trips to Redis.", ""),
+    "redis_round_trip_seconds": ("Seconds that they took.", ""),
+    "redis_failures": ("Round trips that failed.", ""),
 }
 
 

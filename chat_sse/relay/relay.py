@@ -27,6 +27,7 @@ from chat_sse.events import Done, Subscriber, failure, is_terminal
 from chat_sse.figures import Figure
 from chat_sse.limits.admission import Outcome, Permit
 from chat_sse.messages import Question
+from chat_sse.relay.admission import UNASKED, create_admitted, withdraw
 from chat_sse.relay.answer import Phase, RunningAnswer, forget_frames
 from chat_sse.relay.deadlines import Deadlines, Timeouts
 from chat_sse.relay.readers import AllReaders, Readers
@@ -92,9 +93,9 @@ class Relay:
             raise Draining(retry_after=RETRY_SECONDS)
         self._starting += 1
         try:
-            stream = await self._store.create(spec)
+            stream = await create_admitted(self._store, spec, question, permit, request_id)
             if stream is not None:
-                await self._admit(stream, question, request_id, permit)
+                await self._withdraw_if_closed(stream, request_id, permit)
                 answer = self._launch(stream, question, request_id, permit)
         finally:
             self._starting -= 1
@@ -213,21 +214,11 @@ class Relay:
             await asyncio.wait([answer.pump for answer in answers], timeout=CLEANUP_SECONDS)
         await self._reports.aclose()
 
-    async def _admit(self, stream: Log, question: Question, request_id: str, permit: Permit) -> None:
-        """Check the limits. If they refuse, end the log, which others may read by now, and free its key."""
-        error: ChatError = InternalError("the question was interrupted")
-        try:
-            await permit.admit(stream.id, question)
-            self._refuse_if_closed(permit)
-        except BaseException as exc:
-            stream.append([failure(exc if isinstance(exc, ChatError) else error, request_id)])
-            await self._store.discard(stream)
-            raise
-
-    def _refuse_if_closed(self, permit: Permit) -> None:
+    async def _withdraw_if_closed(self, stream: Log, request_id: str, permit: Permit) -> None:
         """Raise Draining for a question that the end of the grace has found on its way to upstream."""
         if self._closed:
-            permit.settle(Outcome(refused=True, done=None, seconds=0, size=0))
+            permit.settle(UNASKED)
+            await withdraw(self._store, stream, Draining(retry_after=RETRY_SECONDS), request_id)
             raise Draining(retry_after=RETRY_SECONDS)
 
     def _launch(self, stream: Log, question: Question, request_id: str, permit: Permit) -> RunningAnswer:

@@ -1,6 +1,6 @@
 """What a log promises: the stream is the log, and every reader reads it after a cursor."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -128,8 +128,10 @@ class Store(Protocol):
     and reading it beside its producer never depend on that.
     """
 
-    async def create(self, spec: LogSpec) -> Log | None:
+    def create(self, spec: LogSpec) -> Awaitable[Log | None]:
         """Create a log under a new id, claiming the spec's key and becoming the newest of its chat.
+
+        May begin at once, so that what is awaited first shares its round trip; must be awaited.
 
         Returns None, and changes nothing, when the key already belongs to a log (see `find_key`): of any
         number of simultaneous claims exactly one creates. Raises KeyReused when that log was claimed with

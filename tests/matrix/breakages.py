@@ -32,7 +32,7 @@ EXPLAINED = (
         "redis.down",
         "redis.data_lost",
         "redis.replaced",
-        "limits.unavailable",
+        "redis.failed",
         "limits.unsettled",
         "answer.orphan_sealed",
     ),

@@ -31,12 +31,13 @@ ROOMS = {
         ),
     ),
     "limits": Room(
-        tuple(path for path in files("limits/*.py") if "redis" not in path), ("tests/inside/limits",)
+        tuple(path for path in files("limits/*.py") if "redis" not in path and "settlements" not in path),
+        ("tests/inside/limits",),
     ),
     "stores": Room((*files("stores/*.py"), *files("stores/redis/[ilo]*.py")), ("tests/inside/stores",)),
     "redis": Room(
         files(
-            *("redis_access.py", "limits/redis.py"),
+            *("redis_access.py", "limits/redis.py", "limits/settlements.py"),
             *(
                 f"stores/redis/{name}.py"
                 for name in ("client", "commands", "pubsub", "scripts", "store", "tasks")

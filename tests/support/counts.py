@@ -21,6 +21,7 @@ from chat_sse.limits.plan import Plan
 from chat_sse.limits.rates import Rate
 from chat_sse.limits.redis import SharedCounts
 from chat_sse.messages import Message, Question
+from chat_sse.redis_access import RoundTrips, connector
 from tests.support.redis_server import RedisServer
 
 HOUR = Rate(3, 3600)
@@ -33,9 +34,8 @@ def empty(server: RedisServer) -> None:
 
 async def ask(counts: Counts, client: str) -> LimitStatus | None:
     """Count a request that asks, and the question that it becomes."""
-    status = await counts.arrive(client)
-    await counts.admit(client, new_stream_id(), 0)
-    return status
+    counts.check(client)
+    return (await counts.admit(client, new_stream_id(), 0)).requests
 
 
 async def take(counts: Counts, client: str, stream_id: str) -> None:
@@ -44,7 +44,7 @@ async def take(counts: Counts, client: str, stream_id: str) -> None:
 
 
 def free(counts: Counts, client: str, stream_id: str) -> None:
-    counts.settle(Reservation(client, stream_id, 0, time.time(), None), 0, refused=False)
+    counts.settle(Reservation(client, stream_id, 0, time.time()), 0, refused=False)
 
 
 async def reserve(counts: Counts, client: str, tokens: int) -> Reservation:
@@ -61,7 +61,9 @@ class Parts:
     def counts(self, plan: Plan, clock: Callable[[], float] = time.time) -> Counts:
         if self._url is None:
             return MemoryCounts(plan, clock)
-        counts = SharedCounts(self._url, plan, clock=clock)
+        redis = RoundTrips(connector(self._url))
+        self._stack.push_async_callback(redis.aclose)
+        counts = SharedCounts(redis, plan, clock=clock)
         self._stack.push_async_callback(counts.aclose)
         return counts
 

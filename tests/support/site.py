@@ -17,7 +17,7 @@ import redis
 
 from chat_sse.events import Done, new_stream_id
 from chat_sse.redis_access import DEFAULT_PREFIX
-from chat_sse.stores.base import LogSpec, Store
+from chat_sse.stores.base import Log, LogSpec, Store
 from chat_sse.stores.memory import MemoryStore
 from chat_sse.stores.redis.scripts import Keys
 from chat_sse.stores.redis.store import RedisStore
@@ -64,6 +64,14 @@ class Process:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return the result of a coroutine."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(SECONDS)
+
+    def create(self, spec: LogSpec) -> Log | None:
+        """Create a log here."""
+
+        async def work() -> Log | None:
+            return await self.store.create(spec)
+
+        return self.run(work())
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Return the result of a function that has to be called within the loop."""
@@ -194,7 +202,7 @@ class RedisSite:
         url = self._server.url.replace(f":{self._server.port}/", f":{proxy.port}/")
         process = Process(lambda: RedisStore(url, ttl_seconds=TTL_SECONDS, running_seconds=RUNNING_SECONDS))
         name = new_stream_id()
-        log = process.run(process.store.create(LogSpec(stream_id=name)))
+        log = process.create(LogSpec(stream_id=name))
         assert log is not None
         producer = self._redis.hget(self._keys.meta(name), "producer")
         process.call(log.append, [Done(finish_reason="stop")])

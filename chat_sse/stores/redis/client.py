@@ -14,11 +14,9 @@ from chat_sse.errors import StoreUnavailable
 from chat_sse.figures import Figure
 from chat_sse.redis_access import SINGLE, Command, RoundTrips, about, connector, unavailable, wrong_mode
 from chat_sse.stores.redis.commands import Commands
-from chat_sse.stores.redis.scripts import EPOCH, SCRIPTS
+from chat_sse.stores.redis.scripts import EPOCH
 
 log = logging.getLogger(__name__)
-
-ROUND_TRIP_SECONDS = 3.0
 
 
 class WrongMode(Exception):
@@ -40,7 +38,7 @@ class Client:
     def __init__(self, url: str, commands: Commands) -> None:
         """Prepare, as `connector` does."""
         self.connect = connector(url, self._check_epoch)
-        self._trips = RoundTrips(self.connect, SCRIPTS, seconds=ROUND_TRIP_SECONDS, on_outcome=self._turn)
+        self._trips = RoundTrips(self.connect, on_outcome=self._turn)
         self._commands = commands
         self._loop = asyncio.get_running_loop()
         self._epoch = b""
@@ -51,14 +49,16 @@ class Client:
         self.up = asyncio.Event()
         self.changed_at = self._loop.time()
 
-    async def run(self, commands: Sequence[Command], *, probe: bool = False) -> list[Any]:
-        """Send commands with everybody's in one round trip, return their results. Raises StoreUnavailable.
+    def run(self, commands: Sequence[Command], *, probe: bool = False) -> asyncio.Future[list[Any]]:
+        """Begin, as `RoundTrips.run` does. `probe`: also while Redis is down.
 
-        Nothing is known of what a failed call has done: every command must be idempotent.
+        Nothing is known of what a failed call has done: every command of the log must be idempotent.
         """
-        if not self.up.is_set() and not probe:
-            raise unavailable()
-        return await self._trips.run(commands)
+        if self.up.is_set() or probe:
+            return self._trips.run(commands)
+        refused: asyncio.Future[list[Any]] = self._loop.create_future()
+        refused.set_exception(unavailable())
+        return refused
 
     def seconds(self) -> float:
         """Return for how long it has been up, or down."""
@@ -99,7 +99,7 @@ class Client:
     def figures(self) -> Iterator[Figure]:
         """Return whether Redis is there, and what the round trips were."""
         yield Figure("redis_up", self.up.is_set())
-        yield from self._trips.figures("log")
+        yield from self._trips.figures()
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -40,6 +40,18 @@ class Commands(msgspec.Struct, frozen=True, kw_only=True):
     running_ms: int
     """Of a running one: longer than any answer takes, since it goes after this if its producer dies."""
 
+    def create(self, spec: LogSpec) -> list[Command]:
+        """Make a log known, then claim its key, so that every claim leads to a log. The claim comes last.
+
+        Without a key, the log is the newest of its chat at once.
+        """
+        commands = [self.register(spec)]
+        if spec.idempotency_key is not None:
+            commands.append(self.claim(spec))
+        elif spec.chat_id is not None:
+            commands.append(self.move_chat(spec))
+        return commands
+
     def register(self, spec: LogSpec) -> Command:
         """Make a log known."""
         meta = self.keys.meta(spec.stream_id)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 # What nobody reads elsewhere is sent this late, and so in larger pieces. It is what a crash may lose.
 UNREAD_SECONDS = 0.5
+# What falls due within so much goes together: a round trip costs more than what it carries.
+TOGETHER_SECONDS = 0.1
+# Of one round, so that no delta waits for long while they are written.
+LOGS_AT_ONCE = 200
 # Readers elsewhere say once a second that they are there.
 READ_SECONDS = 3.0
 
@@ -68,9 +73,11 @@ class Outbox:
         if produced.sealed or produced.is_doubtful or now < produced.read_until:
             self._send_soon(produced)
         elif produced not in self._unsent and produced not in self._later:
-            self._later[produced] = now + UNREAD_SECONDS
+            due = now + UNREAD_SECONDS
+            due -= due % TOGETHER_SECONDS
+            self._later[produced] = due
             if self._timer is None:
-                self._timer = self._loop.call_at(now + UNREAD_SECONDS, self._send_due)
+                self._timer = self._loop.call_at(due, self._send_due)
 
     def hear(self, message: bytes) -> None:
         """Handle what another process asks of this one's log: see `Keys.control`."""
@@ -123,7 +130,9 @@ class Outbox:
 
     def jobs(self) -> Iterator[Job]:
         """List what is to be sent now: of each log the next entries and, with the last, the times to live."""
-        for produced in self._unsent:
+        if len(self._unsent) > LOGS_AT_ONCE:
+            self._wake()
+        for produced in islice(self._unsent, LOGS_AT_ONCE):
             spec, (entries, last) = produced.spec, produced.unsent()
             if not produced.registered:
                 yield self._commands.register(spec), None

@@ -113,15 +113,20 @@ end
 if sealed == 'foreign' or (rest ~= '' and sealed ~= '{Sealed.NO:d}') then
   return {{'refused', redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][2][2]}}
 end
+local is_last = ARGV[5] ~= '{Sealed.NO:d}'
 if rest ~= '' then
   redis.call('XADD', KEYS[1], string.format('%.0f-0', last), 'e', rest)
-  redis.call('HSET', KEYS[2], 'length', last)
+  redis.call('HSET', KEYS[2], 'length', last, 'sealed', ARGV[5])
   redis.call('PUBLISH', ARGV[6], '')
+elseif is_last then
+  redis.call('HSET', KEYS[2], 'sealed', ARGV[5])
 end
-if ARGV[5] ~= '{Sealed.NO:d}' then redis.call('HSET', KEYS[2], 'sealed', ARGV[5]) end
-local ttl = ARGV[5] == '{Sealed.NO:d}' and ARGV[3] or ARGV[4]
-redis.call('PEXPIRE', KEYS[1], ttl)
-redis.call('PEXPIRE', KEYS[2], ttl)
+if is_last then
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+elseif length == 0 then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
 return {{'ok', stop or ''}}
 """
 
@@ -191,5 +196,3 @@ local epoch = redis.call('GET', KEYS[1])
 if ARGV[2] ~= '' and ARGV[2] ~= epoch then redis.call('SET', KEYS[2], '', 'PX', ARGV[3]) end
 return {epoch, math.max(0, redis.call('PTTL', KEYS[2]))}
 """
-
-SCRIPTS = (REGISTER, APPEND, STOP, SEAL, MARK_READ, IDLE, CLAIM, KEEP, EPOCH)

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -55,14 +56,15 @@ class RedisStore:
             ttl_ms=int(ttl_seconds * 1000),
             running_ms=int(running_seconds * 1000),
         )
-        self._client = Client(url, self._commands)
+        self.redis = Client(url, self._commands)
+        """What runs its commands, and the limits' with them."""
         self._control = self._keys.control(producer)
-        self._listener = PubSub(self._client.connect, self._hear)
+        self._listener = PubSub(self.redis.connect, self._hear)
         self._listener.subscribe(self._control)
         self._work = asyncio.Event()
-        self._outbox = Outbox(self._commands, self._work.set, self._client.is_overdue)
+        self._outbox = Outbox(self._commands, self._work.set, self.redis.is_overdue)
         self._inbox = Inbox(self._commands, self._listener, self._work.set)
-        self._lease = Lease(self._client, self._commands, self._outbox, self._inbox)
+        self._lease = Lease(self.redis, self._commands, self._outbox, self._inbox)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -72,17 +74,21 @@ class RedisStore:
         """
         with suppress(StoreUnavailable):
             await self._lease.beat()
-        self._client.check_mode()
+        self.redis.check_mode()
         works = {"lease": self._lease.keep(), "exchange": self._exchange(), "listen": self._listener.listen()}
         self._tasks = [spawn(work, f"redis {name}") for name, work in works.items()]
 
-    async def create(self, spec: LogSpec) -> Log | None:
-        """Create or claim, as `Store.create` promises."""
+    def create(self, spec: LogSpec) -> Awaitable[Log | None]:
+        """Create or claim, as `Store.create` promises; begins at once."""
         if spec.idempotency_key is not None:
-            self._client.check_complete()
-        produced = self._outbox.new_log(spec)
+            self.redis.check_complete()
+        return self._created(self._outbox.new_log(spec), self.redis.run(self._commands.create(spec)))
+
+    async def _created(self, produced: ProducedLog, begun: asyncio.Future[list[Any]]) -> Log | None:
+        """Return a new log once Redis has it."""
+        spec = produced.spec
         try:
-            created = await self._register(spec)
+            created = await self._register(spec, (await begun)[-1])
         except KeyReused:
             raise
         except BaseException:
@@ -101,7 +107,7 @@ class RedisStore:
 
     async def find_key(self, key: str, fingerprint: bytes | None = None) -> Log:
         """Find, as `Store.find_key` promises."""
-        [value] = await self._client.run([("GET", self._keys.claim(key))])
+        [value] = await self.redis.run([("GET", self._keys.claim(key))])
         if value is None:
             raise self._not_found("no answer belongs to this key")
         stream_id, _, claimed_with = value.decode().partition(":")
@@ -112,7 +118,7 @@ class RedisStore:
 
     async def find_chat(self, chat_id: str) -> Log:
         """Find, as `Store.find_chat` promises."""
-        [value] = await self._client.run([("GET", self._keys.chat(chat_id))])
+        [value] = await self.redis.run([("GET", self._keys.chat(chat_id))])
         if value is None:
             raise self._not_found("no answer belongs to this chat")
         return await self.open(value.decode())
@@ -123,9 +129,7 @@ class RedisStore:
 
     async def extent(self, stream_id: str) -> Extent:
         """Return a log's extent by Redis. Raises StreamNotFound."""
-        [[length, sealed]] = await self._client.run(
-            [("HMGET", self._keys.meta(stream_id), "length", "sealed")]
-        )
+        [[length, sealed]] = await self.redis.run([("HMGET", self._keys.meta(stream_id), "length", "sealed")])
         if sealed is None:
             raise self._not_found(UNKNOWN)
         state = Sealed(int(sealed))
@@ -138,7 +142,7 @@ class RedisStore:
         if isinstance(stream, ProducedLog):
             return stream.stop(event)
         entry = _encode(event)
-        [asked] = await self._client.run([self._commands.stop(stream_id, stream.producer, entry)])
+        [asked] = await self.redis.run([self._commands.stop(stream_id, stream.producer, entry)])
         if asked == -1:
             raise self._not_found(UNKNOWN)
         if asked == 0:
@@ -147,9 +151,9 @@ class RedisStore:
             async with asyncio.timeout(STOP_SECONDS):
                 await stream.read_to_end()
         except TimeoutError:
-            if await self._client.run([self._commands.seal(stream_id, entry)]) == [1]:
+            if await self.redis.run([self._commands.seal(stream_id, entry)]) == [1]:
                 return True  # else the producer did it in this very moment
-        sealed = await self._client.run([("HGET", self._keys.meta(stream_id), "sealed")])
+        sealed = await self.redis.run([("HGET", self._keys.meta(stream_id), "sealed")])
         return bool(asked == 1 and sealed == [b"%d" % Sealed.AS_ASKED])
 
     async def discard(self, log: Log) -> None:
@@ -161,16 +165,16 @@ class RedisStore:
         self._outbox.logs[log.id] = log  # Redis may have had it to its end
         self._outbox.note(log)
         with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_SECONDS if self._client.up.is_set() else 0):
+            async with asyncio.timeout(SETTLE_SECONDS if self.redis.up.is_set() else 0):
                 await log.settled.wait()
 
     async def idle_elsewhere(self, log: Log) -> float:
         """Tell, as `Store.idle_elsewhere` promises, by when the others have last marked the log."""
         try:
-            [idle_ms] = await self._client.run([self._commands.idle(log.id)])
+            [idle_ms] = await self.redis.run([self._commands.idle(log.id)])
         except StoreUnavailable:
             return 0.0
-        if self._client.seconds() < LEASE_SECONDS:  # those that were cut off as well are about to come back
+        if self.redis.seconds() < LEASE_SECONDS:  # those that were cut off as well are about to come back
             return 0.0
         if idle_ms < 0:
             return math.inf
@@ -178,13 +182,12 @@ class RedisStore:
 
     async def check(self) -> None:
         """Ask Redis whether it is there. Raises StoreUnavailable."""
-        await self._client.run([("PING",)])
+        await self.redis.run([("PING",)])
         if any(task.done() for task in self._tasks):
             raise unavailable()
 
     def figures(self) -> Iterator[Figure]:
-        """Return how Redis is, and what it does not have yet."""
-        yield from self._client.figures()
+        """Return what Redis does not have yet."""
         yield Figure("redis_unsent_logs", self._outbox.unsent)
 
     def interrupt(self, error: ChatError) -> None:
@@ -202,34 +205,28 @@ class RedisStore:
                     await self._round()
                 await self._lease.give_back()
         self._outbox.close()
-        await self._client.aclose()
+        await self.redis.aclose()
 
-    async def _register(self, spec: LogSpec) -> bool:
-        """Register a log, then claim its key, so that every claim leads to a log."""
-        commands = [self._commands.register(spec)]
-        if spec.idempotency_key is not None:
-            commands.append(self._commands.claim(spec))
-        there = (await self._client.run(commands))[-1]
-        if (
-            spec.idempotency_key is not None
-            and there != claim_of(spec)
-            and not await self._take_over(spec, there)
-        ):
-            await self._client.run([("DEL", self._keys.meta(spec.stream_id))])
+    async def _register(self, spec: LogSpec, there: Any) -> bool:
+        """Return whether a log is the key's, if it has any. `there`: the claim that stands, in this case."""
+        if spec.idempotency_key is None:
+            return True
+        if there != claim_of(spec) and not await self._take_over(spec, there):
+            await self.redis.run([("DEL", self._keys.meta(spec.stream_id))])
             if there.partition(b":")[2] != spec.fingerprint.hex().encode():
                 raise KeyReused("this key was used with another body")
             return False
         if spec.chat_id is not None:
-            await self._client.run([self._commands.move_chat(spec)])
+            await self.redis.run([self._commands.move_chat(spec)])
         return True
 
     async def _take_over(self, spec: LogSpec, there: bytes) -> bool:
         """Replace a claim whose log is gone, as after a failover that lost it."""
         meta = self._keys.meta(there.decode().partition(":")[0])
-        [[owner, discarded]] = await self._client.run([("HMGET", meta, "owner", "discarded")])
+        [[owner, discarded]] = await self.redis.run([("HMGET", meta, "owner", "discarded")])
         if owner is not None and not discarded:
             return False
-        [there] = await self._client.run([self._commands.claim(spec, there)])
+        [there] = await self.redis.run([self._commands.claim(spec, there)])
         return there == claim_of(spec)
 
     async def _open(self, stream_id: str) -> ProducedLog | MirroredLog:
@@ -238,7 +235,7 @@ class RedisStore:
                 raise StreamNotFound("the question with this id has failed")
             return produced
         fields = ("owner", "producer", "sealed", "discarded")
-        [[owner, producer, sealed, discarded]] = await self._client.run(
+        [[owner, producer, sealed, discarded]] = await self.redis.run(
             [("HMGET", self._keys.meta(stream_id), *fields)]
         )
         if owner is None or discarded:
@@ -248,7 +245,7 @@ class RedisStore:
 
     def _not_found(self, details: str) -> StreamNotFound:
         """Return the error for what Redis does not know. Raises StoreUnavailable where it may have known."""
-        self._client.check_complete()
+        self.redis.check_complete()
         return StreamNotFound(details)
 
     # What keeps it going.
@@ -265,7 +262,7 @@ class RedisStore:
         """One round trip after the other, as long as there is anything to send or to fetch."""
         while True:
             await self._work.wait()
-            await self._client.up.wait()
+            await self.redis.up.wait()
             self._work.clear()
             try:
                 await self._listener.update()
@@ -279,7 +276,7 @@ class RedisStore:
         jobs = [*self._outbox.jobs(), *self._inbox.jobs()]
         if not jobs:
             return
-        results = await self._client.run([command for command, _ in jobs])
+        results = await self.redis.run([command for command, _ in jobs])
         for (_, on_result), result in zip(jobs, results, strict=True):
             if on_result is not None:
                 on_result(result)

@@ -1,8 +1,11 @@
 """What a question costs: what is reserved before it is asked, and what is spent when it has ended."""
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 
-from chat_sse.errors import TooManyRequests
+from chat_sse.errors import InvalidRequest, KeyReused, TooManyRequests, TooManyStreams
 from chat_sse.events import Done, Usage
 from chat_sse.limits.admission import Limits, Outcome, Permit
 from chat_sse.limits.budget import Budget, prompt_bound
@@ -29,6 +32,21 @@ def usage(prompt: int, completion: int, total: int) -> Done:
 def limits(plan: Plan | None = None, system_prompt: str | None = None) -> Limits:
     plan = plan or Plan(budget_total=Budget(ALL, "month"))
     return Limits(counts=MemoryCounts(plan), system_prompt=system_prompt)
+
+
+async def leave(permit: Permit, error: BaseException | None) -> None:
+    """End a permit's block with an error, which it does not handle."""
+    with suppress(InvalidRequest, KeyReused, asyncio.CancelledError):
+        async with permit:
+            if error is not None:
+                raise error
+
+
+async def asked(of: Limits) -> int:
+    """Return how many requests have counted."""
+    requests = (await of.counts.standing("a")).requests
+    assert requests is not None
+    return requests.quota - requests.left
 
 
 async def left(of: Limits) -> int:
@@ -59,7 +77,7 @@ async def test_an_answer_costs_what_upstream_says_and_else_what_it_may_have_cost
     refused: bool, done: Done | None, seconds: float, size: int, cost: int
 ) -> None:
     parts = limits()
-    permit = await parts.arrive("a", attaches=False)
+    permit = parts.permit("a")
     await permit.admit("s", question())
     assert await left(parts) == ALL - PROMPT - OUTPUT
     outcome = Outcome(refused=refused, done=done, seconds=seconds, size=size)
@@ -71,38 +89,59 @@ async def test_an_answer_costs_what_upstream_says_and_else_what_it_may_have_cost
 
 async def test_a_permit_that_was_never_admitted_settles_nothing() -> None:
     parts = limits()
-    permit = await parts.arrive("a", attaches=False)
+    permit = parts.permit("a")
     assert permit.settle(Outcome(refused=False, done=None, seconds=1, size=1)) == 0
     assert await left(parts) == ALL
 
 
 async def test_what_is_told_to_a_client_is_what_is_left_to_it() -> None:
     parts = limits(Plan(rate=Rate(3, 3600), budget=Budget(20_000, "day")))
-    permit = await parts.arrive("a", attaches=False)
-    assert permit.headers()["RateLimit-Policy"] == '"requests";q=3;w=3600'
+    permit = parts.permit("a")
+    assert permit.headers() == {}
     await permit.admit("s", question())
     fields = permit.headers()
     assert fields["RateLimit-Policy"] == '"requests";q=3;w=3600, "tokens";q=20000;qu="tokens";w=86400'
     requests, tokens = fields["RateLimit"].split(", ")
     assert requests.startswith('"requests";r=2;t=')
     assert tokens.startswith(f'"tokens";r={20_000 - PROMPT - OUTPUT};t=')
-    attached = await parts.arrive("a", attaches=True)
+    attached = parts.permit("a", attaches=True)
     assert attached.headers() == {}
 
 
 async def test_attaching_is_free_and_misuse_of_a_key_is_not() -> None:
     parts = limits(Plan(rate=Rate(2, 3600)))
-    for _ in range(5):
-        await parts.arrive("a", attaches=True)
-    await (await parts.arrive("a", attaches=False)).count_misuse()  # is counted already
-    await (await parts.arrive("a", attaches=True)).count_misuse()
+    for error in (None, InvalidRequest("malformed"), asyncio.CancelledError()):
+        await leave(parts.permit("a", attaches=True), error)
+    assert await asked(parts) == 0
+    await leave(parts.permit("a", attaches=True), KeyReused("another body"))
+    assert await asked(parts) == 1
+    await leave(parts.permit("a", attaches=True), KeyReused("another body"))
     with pytest.raises(TooManyRequests):
-        await (await parts.arrive("a", attaches=True)).count_misuse()
+        await leave(parts.permit("a", attaches=True), KeyReused("another body"))
+
+
+async def test_a_request_counts_once_with_its_question_or_with_its_error() -> None:
+    parts = limits(Plan(rate=Rate(4, 3600), streams_per_client=1))
+    await leave(parts.permit("a"), None)  # it attached
+    assert await asked(parts) == 0
+    await leave(parts.permit("a"), InvalidRequest("malformed"))
+    assert await asked(parts) == 1
+    async with parts.permit("a") as permit:
+        await permit.admit("s", question())
+    await leave(permit, InvalidRequest("upstream says so"))
+    assert await asked(parts) == 2
+    with pytest.raises(TooManyStreams):
+        async with parts.permit("a") as permit:
+            await permit.admit("t", question())
+    assert await asked(parts) == 3
+    await leave(parts.permit("a"), InvalidRequest("malformed"))
+    with pytest.raises(TooManyRequests):
+        parts.permit("a")
 
 
 async def test_the_servers_prompt_is_paid_for_too() -> None:
     parts = limits(system_prompt="Be brief.")
-    await Permit(parts, "a", None).admit("s", question())
+    await parts.permit("a").admit("s", question())
     assert await left(parts) == ALL - PROMPT - OUTPUT - len("Be brief.")
 
 

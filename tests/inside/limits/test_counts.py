@@ -51,20 +51,20 @@ async def test_the_rate_is_what_was_asked_in_this_window_and_the_old_ones_part()
     clock = Clock()
     counts = MemoryCounts(Plan(rate=Rate(10, 60)), clock)
     for left in range(9, 4, -1):
-        assert await counts.arrive("a") == LimitStatus(10, 60, left, 60)
+        assert (await admit(counts)).requests == LimitStatus(10, 60, left, 60)
     clock.now += 60 + 15  # a quarter of the new window: three quarters of the five count
-    assert await counts.arrive("a") == LimitStatus(10, 60, 6, 45)  # 10 less 3.75, and this one
+    assert (await admit(counts)).requests == LimitStatus(10, 60, 6, 45)  # 10 less 3.75, and this one
     clock.now += 60 * 2  # none of them is in the window before
-    assert await counts.arrive("a") == LimitStatus(10, 60, 9, 45)
+    assert (await admit(counts)).requests == LimitStatus(10, 60, 9, 45)
 
 
 async def test_a_refusal_names_the_limit_and_when_it_ends() -> None:
     clock = Clock(NOON + 20)
     counts = MemoryCounts(Plan(rate=MINUTE), clock)
     for _ in range(3):
-        await counts.arrive("a")
+        await counts.count("a")
     with pytest.raises(TooManyRequests) as raised:
-        await counts.arrive("a")
+        counts.check("a")
     assert raised.value.details == "limit: 3 requests per minute per client"
     # At the next window's begin all three still count; one is too old when a third of it is over.
     wait = raised.value.retry_after or 0
@@ -75,29 +75,29 @@ async def test_a_refusal_names_the_limit_and_when_it_ends() -> None:
     }
     clock.now += wait - 0.01
     with pytest.raises(TooManyRequests):
-        await counts.arrive("a")
+        await counts.count("a")
     clock.now += 0.01
-    await counts.arrive("a")
+    await counts.count("a")
 
 
 async def test_a_refusal_for_less_than_a_second_says_a_second() -> None:
     counts = MemoryCounts(Plan(rate=Rate(1, 1)), Clock(NOON + 0.5))
-    await counts.arrive("a")
+    await counts.count("a")
     with pytest.raises(TooManyRequests) as raised:
-        await counts.arrive("a")
+        await counts.count("a")
     assert raised.value.retry_after == 1
 
 
-async def test_what_arrives_is_held_by_everybodys_rate_and_counts_for_its_client_alone() -> None:
+async def test_a_question_that_everybodys_rate_refuses_takes_nothing_from_its_client() -> None:
     counts = MemoryCounts(Plan(rate=MINUTE, rate_total=Rate(2, 3600)), Clock())
     for name in "ab":
-        await counts.arrive(name)
         await admit(counts, name)
     with pytest.raises(TooManyRequests, match="everybody"):
-        await counts.arrive("c")
+        counts.check("c")
     assert (await counts.standing("c")).requests == LimitStatus(3, 60, 0, 3600)
-    with pytest.raises(TooManyRequests, match="everybody"):
-        await admit(counts, "c")
+    for _ in range(4):
+        with pytest.raises(TooManyRequests, match="everybody"):
+            await admit(counts, "c")
 
 
 async def test_a_question_that_upstream_refused_gives_its_place_in_everybodys_rate_back() -> None:
@@ -122,13 +122,12 @@ async def test_a_place_is_not_given_back_to_a_window_that_never_counted_it() -> 
     assert windows.seen("a", NOON).here == 0
 
 
-async def test_misuse_counts_for_its_client_alone() -> None:
+async def test_what_becomes_no_question_counts_for_its_client_alone() -> None:
     counts = MemoryCounts(Plan(rate=MINUTE, rate_total=Rate(1, 60)), Clock())
     for _ in range(3):
-        await counts.misuse("a")
+        await counts.count("a")
     with pytest.raises(TooManyRequests, match="per client"):
-        await counts.misuse("a")
-    await counts.arrive("b")
+        await counts.count("a")
     await admit(counts, "b")
 
 
@@ -255,9 +254,11 @@ async def test_a_tokens_own_limits_hold_beside_the_servers() -> None:
     own = OwnLimits(rate=Rate(1, 60), budget=Budget(10, "day"))
     counts = MemoryCounts(Plan(rate=MINUTE, budget=Budget(100, "day")), Clock())
     assert (await counts.standing("jwt:a", own)).requests == LimitStatus(1, 60, 1, 60)
-    await counts.arrive("jwt:a", own)
+    await counts.count("jwt:a", own)
     with pytest.raises(TooManyRequests):
-        await counts.arrive("jwt:a", own)
+        await counts.count("jwt:a", own)
+    own = OwnLimits(budget=Budget(10, "day"))
+    counts = MemoryCounts(Plan(rate=MINUTE, budget=Budget(100, "day")), Clock())
     held = await counts.admit("jwt:a", "s", 10, own)
     with pytest.raises(BudgetSpent):
         await counts.admit("jwt:a", "s", 1, own)

@@ -12,6 +12,7 @@ from chat_sse.limits.counts import Reservation
 from chat_sse.limits.plan import Plan
 from chat_sse.limits.rates import Rate
 from chat_sse.limits.redis import SharedCounts
+from chat_sse.redis_access import RoundTrips, connector
 from tests.support.redis_time import RedisBeside
 
 # Redis drops counters by its own clock, so these days are real ones.
@@ -29,7 +30,9 @@ class Processes:
 
     def counts(self, **limits: Any) -> SharedCounts:
         """Start one with these limits."""
-        counts = SharedCounts(self.redis.url, Plan(**limits), "p", lambda: self.now)
+        redis = RoundTrips(connector(self.redis.url), seconds=2)
+        self._stack.push_async_callback(redis.aclose)
+        counts = SharedCounts(redis, Plan(**limits), "p", lambda: self.now)
         self._stack.push_async_callback(counts.aclose)
         return counts
 
@@ -56,8 +59,12 @@ async def settle(counts: SharedCounts, held: Reservation, tokens: int, *, refuse
 
 async def settled(counts: SharedCounts) -> None:
     """Wait until nothing is left to be settled."""
-    if (settling := vars(counts)["_settling"]) is not None:
-        await asyncio.wait([settling])
+    settlements = vars(vars(counts)["_settlements"])
+    if settlements["_under_way"]:
+        await asyncio.wait(settlements["_under_way"])
+        await asyncio.sleep(0)
+    if (retrying := settlements["_retrying"]) is not None:
+        await asyncio.wait([retrying])
 
 
 async def left(counts: SharedCounts, client: str = "a") -> int | None:
@@ -68,5 +75,5 @@ async def left(counts: SharedCounts, client: str = "a") -> int | None:
 
 def round_trips(counts: SharedCounts) -> tuple[float, float]:
     """Return how many there were, and how many have failed."""
-    told = {figure.name: figure.value for figure in counts.figures()}
+    told = {figure.name: figure.value for figure in vars(counts)["_redis"].figures()}
     return told["redis_round_trips"], told["redis_failures"]

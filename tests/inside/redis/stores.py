@@ -8,7 +8,6 @@ import msgspec
 
 from chat_sse.events import Event
 from chat_sse.stores.base import Log, LogSpec
-from chat_sse.stores.redis.client import Client
 from chat_sse.stores.redis.store import RedisStore
 from tests.support.redis_time import RedisBeside
 
@@ -65,11 +64,6 @@ class Site:
 def producer_of(store: RedisStore) -> str:
     producer: str = vars(store)["_commands"].producer
     return producer
-
-
-def client_of(store: RedisStore) -> Client:
-    client: Client = vars(store)["_client"]
-    return client
 
 
 async def create(store: RedisStore, stream_id: str = "s", **fields: Any) -> Log:

@@ -47,7 +47,7 @@ async def test_it_is_down_until_a_probe_gets_through_and_up_until_something_fail
     assert [record.msg for record in caplog.records] == ["redis.up", "redis.down", "redis.up"]
     figures = {figure.name: figure.value for figure in client.figures()}
     assert (figures["redis_up"], figures["redis_round_trips"], figures["redis_failures"]) == (1, 4, 1)
-    assert {figure.label for figure in client.figures()} == {"", "log"}
+    assert {figure.label for figure in client.figures()} == {""}
 
 
 async def test_a_process_may_be_taken_for_dead_after_its_lease_unless_redis_is_away(client: Client) -> None:

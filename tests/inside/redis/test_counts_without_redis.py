@@ -9,7 +9,6 @@ from chat_sse.errors import StoreUnavailable
 from chat_sse.limits.budget import Budget
 from chat_sse.limits.counts import Reservation
 from chat_sse.limits.rates import Rate
-from chat_sse.limits.redis import SharedCounts
 from tests.inside.redis.processes import THREE_A_DAY, Processes, admit, left, round_trips, settle, settled
 
 BUDGET = Budget(10_000, "day")
@@ -25,22 +24,22 @@ async def test_without_redis_nothing_is_let_in_and_nobody_waits_for_long(
     counts = processes.counts(rate=THREE_A_DAY, streams=1, budget=BUDGET)
     held = await admit(counts, tokens=4000)
     processes.redis.crash()
-    attempts = counts.arrive("a"), counts.misuse("a"), counts.standing("a"), admit(counts, answer="t")
+    attempts = counts.count("a"), counts.standing("a"), admit(counts, answer="t")
     for refusal in await asyncio.gather(*attempts, return_exceptions=True):
         assert isinstance(refusal, StoreUnavailable)
         assert refusal.retry_after == 2
     counts.settle(held, 100, refused=False)
     await asyncio.sleep(1)
-    assert logged(caplog, "limits.unavailable")[0] == {"reason": "ConnectionError"}
+    assert logged(caplog, "redis.failed")[0] == {"reason": "ConnectionError"}
     processes.redis.come_back()
     await settled(counts)
     processes.redis.hang()
     began = processes.redis.loop.time()
     with pytest.raises(StoreUnavailable):
-        await counts.arrive("a")
+        await counts.count("a")
     assert processes.redis.loop.time() == began + 2
     processes.redis.go_on()
-    await counts.arrive("a")
+    await counts.count("a")
 
 
 async def test_what_is_settled_while_redis_is_away_is_settled_once(
@@ -71,7 +70,7 @@ async def test_a_settlement_is_tried_again_after_half_a_second(processes: Proces
     assert round_trips(counts)[1] == before + 11
 
 
-async def test_two_hundred_are_settled_at_once(processes: Processes) -> None:
+async def test_all_that_is_settled_at_once_is_one_round_trip(processes: Processes) -> None:
     counts = processes.counts()
     held = await asyncio.gather(*(admit(counts, answer=str(number)) for number in range(201)))
     before, _ = round_trips(counts)
@@ -79,7 +78,22 @@ async def test_two_hundred_are_settled_at_once(processes: Processes) -> None:
         counts.settle(reservation, 0, refused=False)
     assert round_trips(counts)[0] == before
     await settled(counts)
-    assert round_trips(counts) == (before + 2, 0)
+    assert round_trips(counts) == (before + 1, 0)
+    assert processes.redis.keys("*:slots:*") == []
+
+
+async def test_after_an_outage_two_hundred_are_settled_at_once(processes: Processes) -> None:
+    counts = processes.counts()
+    held = await asyncio.gather(*(admit(counts, answer=str(number)) for number in range(402)))
+    processes.redis.hang()
+    counts.settle(held[0], 0, refused=False)
+    await asyncio.sleep(3)
+    for reservation in held[1:]:
+        counts.settle(reservation, 0, refused=False)
+    processes.redis.go_on()
+    before = sum(round_trips(counts))
+    await settled(counts)
+    assert sum(round_trips(counts)) == before + 4  # the one that was under way, and 401 in three
     assert processes.redis.keys("*:slots:*") == []
 
 
@@ -110,11 +124,11 @@ async def test_what_is_settled_waits_in_bounded_memory(
     counts = processes.counts(budget=BUDGET)
     held = await admit(counts, tokens=4000)
     processes.redis.crash()
-    waiting: dict[str, Any] = vars(counts)["_unsettled"]
+    waiting: dict[str, Any] = vars(vars(counts)["_settlements"])["_waiting"]
     waiting.update(dict.fromkeys(map(str, range(19_999)), ("PING",)))
     counts.settle(held, 0, refused=False)
     assert (len(waiting), logged(caplog, "limits.unsettled")) == (20_000, [])
-    counts.settle(Reservation("a", "more", 0, processes.now, None), 0, refused=False)
+    counts.settle(Reservation("a", "more", 0, processes.now), 0, refused=False)
     assert (len(waiting), logged(caplog, "limits.unsettled")) == (20_000, [{"id": "more"}])
     processes.redis.come_back()
     waiting.clear()
@@ -210,19 +224,18 @@ async def test_closing_writes_what_is_to_be_settled_and_ends_its_tasks(processes
 
 
 async def test_closing_waits_two_seconds_for_a_redis_that_is_away(processes: Processes) -> None:
-    counts = SharedCounts(processes.redis.url, vars(processes.counts())["_plan"], "p")
+    counts = processes.counts()
     counts.settle(await admit(counts), 0, refused=False)
     processes.redis.crash()
     began = processes.redis.loop.time()
     await counts.aclose()
     assert processes.redis.loop.time() == began + 2
-    assert len(asyncio.all_tasks()) == 1
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "settlements"] == []
     processes.redis.come_back()
 
 
 async def test_counts_that_were_never_used_are_closed_at_once(processes: Processes) -> None:
     await processes.counts().aclose()
-    assert [figure.label for figure in processes.counts().figures()] == ["limits"] * 3
     counts = processes.counts()
-    await settle(counts, Reservation("a", "s", 0, processes.now, None, "*"), 0)
+    await settle(counts, Reservation("a", "s", 0, processes.now, epoch="*"), 0)
     assert processes.redis.keys() == []

@@ -35,41 +35,41 @@ async def test_a_client_asks_as_often_as_its_rate_says_whichever_process_it_asks
 ) -> None:
     here, there = processes.pair(rate=THREE_A_DAY)
     for counts, remaining in ((here, 2), (there, 1), (here, 0)):
-        status = await counts.arrive("a")
+        counts.check("a")
+        status = (await admit(counts)).requests
         assert status is not None
         assert (status.quota, status.window_seconds, status.left) == (3, 86_400, remaining)
         assert status.reset_seconds == pytest.approx(86_400 - time.time() % 86_400, abs=5)
-    for attempt in (here.arrive, there.arrive, there.misuse):
+    for attempt in (admit(here), admit(there), here.count("a"), there.count("a")):
         with pytest.raises(TooManyRequests) as raised:
-            await attempt("a")
+            await attempt
         assert raised.value.details == "limit: 3 requests per day per client"
         assert raised.value.headers["RateLimit-Policy"] == '"requests";q=3;w=86400'
         assert 0 < (raised.value.retry_after or 0) <= 2 * 86_400
-    assert await there.arrive("b") is not None
+    await there.count("b")
     standing = await there.standing("a")
     assert standing.requests is not None
     assert (standing.requests.left, standing.requests.quota) == (0, 3)
 
 
-async def test_what_arrives_is_held_by_everybodys_rate_and_counts_for_its_client_alone(
+async def test_a_question_that_everybodys_rate_refuses_takes_nothing_from_its_client(
     processes: Processes,
 ) -> None:
     here, there = processes.pair(rate=THREE_A_DAY, rate_total=Rate(2, 86_400))
     for name in "ab":
-        await here.arrive(name)
         await admit(there, name, answer=name)
-    for attempt in (here.arrive("c"), admit(here, "c")):
+    for _ in range(2):
         with pytest.raises(TooManyRequests, match="limit: 2 requests per day for everybody together") as told:
-            await attempt
+            await admit(here, "c")
         assert 0 < (told.value.retry_after or 0) <= 2 * 86_400
     requests = (await here.standing("c")).requests
     assert requests is not None
     assert (requests.quota, requests.left) == (3, 0)
-    await here.misuse("c")  # everybody's has no say in it
-    for _ in range(2):
-        await here.misuse("c")
-    with pytest.raises(TooManyRequests, match="per client"):
-        await here.misuse("c")
+    for _ in range(3):  # everybody's has no say in it
+        await here.count("c")
+    for attempt in (here.count("c"), admit(here, "c"), admit(there, "c")):
+        with pytest.raises(TooManyRequests, match="per client"):
+            await attempt
 
 
 async def test_a_question_that_upstream_refused_gives_its_place_in_everybodys_rate_back(
@@ -84,22 +84,24 @@ async def test_a_question_that_upstream_refused_gives_its_place_in_everybodys_ra
 
 async def test_what_is_full_is_named_among_all_counts(processes: Processes) -> None:
     limits = {"budget": Budget(100, "day"), "budget_total": Budget(150, "day")}
-    counts = processes.counts(rate_total=Rate(2, 86_400), streams=2, **limits)
+    counts = processes.counts(rate_total=Rate(3, 86_400), streams=2, **limits)
     held = await admit(counts, tokens=90)
     assert "100 tokens per day per client" in (await refused(counts, tokens=20)).details
     assert "150 tokens per day for everybody" in (await refused(counts, "b", 70)).details
     await admit(counts, "b", 1, "t")
     assert type(await refused(counts, "c")) is Overloaded
     await settle(counts, held, 90)
-    assert (await refused(counts, "c")).details == "limit: 2 requests per day for everybody together"
+    await admit(counts, "c", answer="u")
+    assert (await refused(counts, "d")).details == "limit: 3 requests per day for everybody together"
 
 
 async def test_without_limits_nothing_is_counted_or_asked(processes: Processes) -> None:
     counts = processes.counts()
-    assert await counts.arrive("a") is None
-    await counts.misuse("a")
+    counts.check("a")
+    await counts.count("a")
     assert round_trips(counts) == (0, 0)
-    assert (await admit(counts)).status is None
+    held = await admit(counts)
+    assert (held.requests, held.status) == (None, None)
 
 
 # Slots.
@@ -242,20 +244,21 @@ async def test_a_tokens_own_limits_hold_beside_the_servers(processes: Processes)
     requests = (await counts.standing("jwt:a", own)).requests
     assert requests is not None
     assert (requests.quota, requests.left) == (1, 1)
-    await counts.arrive("jwt:a", own)
+    await counts.count("jwt:a", own)
     with pytest.raises(TooManyRequests):
-        await counts.arrive("jwt:a", own)
+        await counts.count("jwt:a", own)
+    own = OwnLimits(budget=Budget(10, "day"))
     held = await counts.admit("jwt:a", "s", 10, own)
     with pytest.raises(BudgetSpent):
         await counts.admit("jwt:a", "t", 1, own)
     await settle(counts, held, 0)
-    await counts.admit("jwt:a", "t", 10, own)
+    with pytest.raises(TooManyRequests, match="3 requests per day"):
+        await counts.admit("jwt:a", "t", 10, own)
 
 
 async def test_keys_tell_no_address_and_none_stays_for_ever(processes: Processes) -> None:
     counts = processes.counts(rate=THREE_A_DAY, rate_total=THREE_A_DAY, budget_total=Budget(9, "month"))
     client = "203.0.113.9"
-    await counts.arrive(client)
     await admit(counts, client, 9)
     keys = processes.redis.keys()
     month = time.strftime("%Y-%m", time.gmtime(processes.now))

@@ -27,7 +27,7 @@ async def details(finding: object) -> str:
 
 
 def round_trips(store: RedisStore) -> float:
-    return next(figure.value for figure in store.figures() if figure.name == "redis_round_trips")
+    return next(figure.value for figure in store.redis.figures() if figure.name == "redis_round_trips")
 
 
 # Names.

@@ -9,7 +9,7 @@ import pytest
 from chat_sse.errors import KeyReused, Overloaded, StoreUnavailable, StreamNotFound
 from chat_sse.events import Delta, Done, Start
 from chat_sse.stores.redis.client import WrongMode
-from tests.inside.redis.stores import Site, client_of, create, entries_of, producer_of
+from tests.inside.redis.stores import Site, create, entries_of, producer_of
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.stores import read_all
@@ -22,7 +22,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def figures(store: Any) -> dict[str, float]:
-    return {figure.name: figure.value for figure in store.figures()}
+    return {figure.name: figure.value for figure in (*store.figures(), *store.redis.figures())}
 
 
 # An outage.
@@ -166,7 +166,7 @@ async def test_a_loss_is_found_out_before_anything_is_read_over_a_new_connection
     site.redis.come_back()
     await asyncio.sleep(0.01)  # the break is noticed
     with pytest.raises(StoreUnavailable):
-        await client_of(store).run([("GET", "x")], probe=True)
+        await store.redis.run([("GET", "x")], probe=True)
     assert logged(caplog).count("redis.data_lost") == 1
     assert site.data.get("p:{store}:epoch") != epoch
     assert 0 < site.life("p:{store}:recovering") <= 3

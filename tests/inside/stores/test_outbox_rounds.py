@@ -46,9 +46,9 @@ async def test_a_log_that_is_sent_anyway_waits_for_nothing_beside(process: Proce
 async def test_what_comes_meanwhile_has_half_a_second_of_its_own(process: Process) -> None:
     log = sending(process, "a")
     assert not with_change(process, lambda: log.append(deltas("b")))
-    await asyncio.sleep(0.49)
+    await asyncio.sleep(0.39)
     assert not process.exchange()
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.11)
     process.exchange_all()
     assert process.redis.entries("a") == encoded(*deltas("a", "b"))
     assert process.outbox.empty
