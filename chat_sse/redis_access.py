@@ -264,7 +264,7 @@ class RoundTrips:
                 try:
                     results.append(await connection.read_response(timeout=math.inf))
                 except ResponseError as exc:
-                    results.append(exc)
+                    results.append(exc.with_traceback(None))  # whose frame refers to the results
             if any(isinstance(result, ReadOnlyError) for result in results):
                 await connection.disconnect(nowait=True)  # a replica now: the address may lead elsewhere
         except BaseException:

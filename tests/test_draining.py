@@ -86,5 +86,6 @@ def test_a_reader_that_is_moved_between_two_events_misses_none(upstream: Scripte
         while not reader.is_ended:
             reader.come_back(service)
         assert len(reader.statuses) > 2
-        assert len(service.log().split("client.moved")) == len(reader.statuses)
+        moved = service.log().count("client.moved")  # the last one may be too, in the moment when it ends
+        assert moved in (len(reader.statuses) - 1, len(reader.statuses))
     check_all([reader], "".join(WORDS), paid_calls=upstream.paid_calls, questions=1)
