@@ -239,3 +239,22 @@ async def test_counts_that_were_never_used_are_closed_at_once(processes: Process
     counts = processes.counts()
     await settle(counts, Reservation("a", "s", 0, processes.now, epoch="*"), 0)
     assert processes.redis.keys() == []
+
+
+async def test_what_is_settled_is_forgotten(processes: Processes) -> None:
+    counts = processes.counts(budget=BUDGET)
+    for number in range(3):
+        await settle(counts, await admit(counts, tokens=10, answer=str(number)), 0)
+    settlements = vars(vars(counts)["_settlements"])
+    assert [settlements[name] for name in ("_waiting", "_doubtful", "_under_way")] == [{}, {}, set()]
+
+
+async def test_what_is_not_settled_at_the_end_starts_nothing_more(processes: Processes) -> None:
+    counts = processes.counts(budget=BUDGET)
+    held = await admit(counts, tokens=10)
+    processes.redis.hang()
+    counts.settle(held, 0, refused=False)
+    await counts.aclose()  # before the round trip's own deadline
+    await asyncio.sleep(10)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "settlements"]
+    processes.redis.go_on()

@@ -72,6 +72,18 @@ async def test_all_who_call_share_a_round_trip_and_each_gets_its_own_results(tri
     assert trips.connections == 1
 
 
+async def test_who_hears_of_results_goes_on_in_the_next_round_trip(trips: Trips) -> None:
+    async def go_on(name: str) -> list[Any]:
+        await trips.run(("ECHO", name))
+        return await trips.run(("ECHO", name))
+
+    first = asyncio.ensure_future(go_on("a"))
+    await turns()
+    told = await asyncio.gather(first, trips.run(("ECHO", "b")))  # which waits for the first one's end
+    assert list(told) == [[b"a"], [b"b"]]
+    assert trips.figures()[0] == 2
+
+
 async def test_while_one_round_trip_is_under_way_the_next_one_gathers(trips: Trips) -> None:
     first = trips.start(("ECHO", "a"))
     await turns()
