@@ -142,10 +142,6 @@ class Runner(Protocol):
         """Begin, and return what the commands' results will be; see `RoundTrips.run`."""
         ...
 
-    def figures(self) -> Iterator[Figure]:
-        """Return what the round trips were."""
-        ...
-
 
 class RoundTrips:
     """Sends the commands of all callers together: one round trip is under way, the next one is gathering.

@@ -255,7 +255,6 @@ def _end(budget: Budget, now: float) -> int:
     return round(budget.window(now).end) + KEPT_SECONDS
 
 
-@lru_cache(8192)
 def _digest(name: str) -> str:
     """Return a name for a key. Names of clients may hold anything, and addresses are nobody's business."""
     return name if name == EVERYBODY else hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -30,6 +30,9 @@ local function read(key, amount, seconds)
   rate.window, rate.here, rate.before, rate.into = seen(key, rate.seconds)
   return rate
 end
+local function tell(told, rate)
+  for _, number in ipairs({rate.before, rate.here, rate.into}) do told[#told + 1] = number end
+end
 """
 
 # KEYS rates. ARGV amount and seconds of each. Counts a request in all of them, or in none. Gives the number
@@ -40,7 +43,7 @@ for i, key in ipairs(KEYS) do
   local rate = read(key, ARGV[2 * i - 1], ARGV[2 * i])
   rates[i] = rate
   if told[1] == 0 and is_full(rate) then told[1] = i end
-  told[3 * i - 1], told[3 * i], told[3 * i + 1] = rate.before, rate.here, rate.into
+  tell(told, rate)
 end
 if told[1] == 0 then
   for i, key in ipairs(KEYS) do count(key, rates[i], 1) end
@@ -59,8 +62,7 @@ for i, key in ipairs(KEYS) do
   elseif i <= slots + budgets then
     told[i] = tonumber(redis.call('GET', key) or '0')
   else
-    local rate = read(key, 0, ARGV[2 + i - slots - budgets])
-    for _, number in ipairs({{rate.before, rate.here, rate.into}}) do told[#told + 1] = number end
+    tell(told, read(key, 0, ARGV[2 + i - slots - budgets]))
   end
 end
 return told
@@ -84,9 +86,8 @@ local told, rates, before_rates = {{0, epoch}}, {{}}, 1 + slots + budgets
 for i = 1, budgets do told[2 + i] = tonumber(redis.call('GET', KEYS[1 + slots + i]) or '0') end
 for i = 1, #KEYS - before_rates do
   local at = 6 + slots + 2 * budgets + 2 * i
-  local rate = read(KEYS[before_rates + i], ARGV[at], ARGV[at + 1])
-  rates[i] = rate
-  for _, number in ipairs({{rate.before, rate.here, rate.into}}) do told[#told + 1] = number end
+  rates[i] = read(KEYS[before_rates + i], ARGV[at], ARGV[at + 1])
+  tell(told, rates[i])
 end
 for i, rate in ipairs(rates) do
   if is_full(rate) then

@@ -88,7 +88,7 @@ class RedisStore:
         """Return a new log once Redis has it."""
         spec = produced.spec
         try:
-            created = await self._register(spec, (await begun)[-1])
+            created = await self._claim(spec, (await begun)[-1])
         except KeyReused:
             raise
         except BaseException:
@@ -207,8 +207,8 @@ class RedisStore:
         self._outbox.close()
         await self.redis.aclose()
 
-    async def _register(self, spec: LogSpec, there: Any) -> bool:
-        """Return whether a log is the key's, if it has any. `there`: the claim that stands, in this case."""
+    async def _claim(self, spec: LogSpec, there: Any) -> bool:
+        """Return whether a new log has its key, if it wants any. `there`: the claim that stands then."""
         if spec.idempotency_key is None:
             return True
         if there != claim_of(spec) and not await self._take_over(spec, there):

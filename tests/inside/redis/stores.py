@@ -72,5 +72,10 @@ async def create(store: RedisStore, stream_id: str = "s", **fields: Any) -> Log:
     return log
 
 
+def figures(store: RedisStore) -> dict[str, float]:
+    """Return what a store and its round trips say of themselves, by name."""
+    return {figure.name: figure.value for figure in (*store.figures(), *store.redis.figures())}
+
+
 def entries_of(*events: Event) -> list[bytes]:
     return [msgspec.json.encode(event) for event in events]

@@ -16,8 +16,7 @@ from chat_sse.messages import Message, Question
 from chat_sse.relay.admission import create_admitted
 from chat_sse.stores.base import Log, LogSpec
 from chat_sse.stores.redis.store import RedisStore
-from tests.inside.redis.stores import Site
-from tests.inside.redis.test_store_outages import figures
+from tests.inside.redis.stores import Site, figures
 
 QUESTION = Question(messages=[Message(role="user", content="Hello!")], model="m", max_output_tokens=100)
 COST = Outcome(refused=False, done=Done(finish_reason="stop"), seconds=1, size=10)

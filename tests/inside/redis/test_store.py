@@ -11,7 +11,7 @@ from chat_sse.errors import ChatError, Draining, InternalError, KeyReused, Store
 from chat_sse.events import Delta, Done, Start
 from chat_sse.stores.base import Extent, Log, LogSpec
 from chat_sse.stores.redis.store import RedisStore
-from tests.inside.redis.stores import Site, create, entries_of, producer_of
+from tests.inside.redis.stores import Site, create, entries_of, figures, producer_of
 from tests.support.fakes import STOPPED
 from tests.support.stores import read_all
 
@@ -27,7 +27,7 @@ async def details(finding: object) -> str:
 
 
 def round_trips(store: RedisStore) -> float:
-    return next(figure.value for figure in store.redis.figures() if figure.name == "redis_round_trips")
+    return figures(store)["redis_round_trips"]
 
 
 # Names.

@@ -9,7 +9,7 @@ import pytest
 from chat_sse.errors import KeyReused, Overloaded, StoreUnavailable, StreamNotFound
 from chat_sse.events import Delta, Done, Start
 from chat_sse.stores.redis.client import WrongMode
-from tests.inside.redis.stores import Site, create, entries_of, producer_of
+from tests.inside.redis.stores import Site, create, entries_of, figures, producer_of
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.stores import read_all
@@ -19,10 +19,6 @@ START, HI, END = Start(id="s", model="m"), Delta("Hi"), Done(finish_reason="stop
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.msg for record in caplog.records]
-
-
-def figures(store: Any) -> dict[str, float]:
-    return {figure.name: figure.value for figure in (*store.figures(), *store.redis.figures())}
 
 
 # An outage.

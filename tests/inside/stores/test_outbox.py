@@ -100,34 +100,6 @@ async def test_of_several_logs_each_has_its_own_half_second(process: Process) ->
     assert len(process.redis.entries("a")) == 2
 
 
-async def test_logs_that_have_something_new_at_about_the_same_time_are_sent_together(
-    process: Process,
-) -> None:
-    logs = [process.create(f"{number:02}") for number in range(50)]
-    rounds = 0
-    for _ in range(3):
-        for log in logs:
-            log.append(deltas("a"))
-            await asyncio.sleep(0.01)
-            rounds += process.exchange()
-    await asyncio.sleep(0.5)
-    rounds += process.exchange()
-    assert all(len(process.redis.entries(log.id)) == 3 for log in logs)
-    assert rounds <= 1.5 / 0.1 + 1
-
-
-async def test_of_many_logs_two_hundred_are_sent_in_a_round(process: Process) -> None:
-    logs = [process.create(f"{number:03}") for number in range(401)]
-    for log in logs:
-        log.append(deltas("a"))
-    await asyncio.sleep(0.5)
-    sent = []
-    while process.exchange():
-        sent.append(sum(bool(process.redis.entries(log.id)) for log in logs))
-    assert sent == [200, 400, 401]
-    assert process.outbox.empty
-
-
 async def test_what_is_read_elsewhere_is_sent_at_once_for_three_seconds(process: Process) -> None:
     log = process.create()
     log.append(deltas("waiting"))

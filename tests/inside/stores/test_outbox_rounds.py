@@ -1,4 +1,4 @@
-"""What changes of a log while some of it is on its way to Redis."""
+"""What travels in which round, and what changes of a log while some of it is on its way to Redis."""
 
 import asyncio
 from collections.abc import Callable
@@ -101,3 +101,34 @@ async def test_a_doubted_log_that_nobody_has_sealed_goes_on_or_is_over(process: 
     assert running.sealed
     process.exchange_all()
     assert process.outbox.logs == {}
+
+
+# Many logs.
+
+
+async def test_logs_that_have_something_new_at_about_the_same_time_are_sent_together(
+    process: Process,
+) -> None:
+    logs = [process.create(f"{number:02}") for number in range(50)]
+    rounds = 0
+    for _ in range(3):
+        for log in logs:
+            log.append(deltas("a"))
+            await asyncio.sleep(0.01)
+            rounds += process.exchange()
+    await asyncio.sleep(0.5)
+    rounds += process.exchange()
+    assert all(len(process.redis.entries(log.id)) == 3 for log in logs)
+    assert rounds <= 1.5 / 0.1 + 1
+
+
+async def test_of_many_logs_two_hundred_are_sent_in_a_round(process: Process) -> None:
+    logs = [process.create(f"{number:03}") for number in range(401)]
+    for log in logs:
+        log.append(deltas("a"))
+    await asyncio.sleep(0.5)
+    sent = []
+    while process.exchange():
+        sent.append(sum(bool(process.redis.entries(log.id)) for log in logs))
+    assert sent == [200, 400, 401]
+    assert process.outbox.empty
