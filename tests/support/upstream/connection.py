@@ -68,9 +68,13 @@ class Connection(asyncio.Protocol):
             self._call.leave()
         self._task.cancel()
 
-    def cut(self) -> None:
+    async def cut(self) -> None:
+        """Send a FIN, and wait for it, but not long for a client that does not take what is left."""
         self._closing = True
         self._transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS / 2):
+                await self._lost.wait()
 
     async def reset(self) -> None:
         """Send a RST. It destroys what the client has not read yet, which therefore is waited for."""
@@ -117,14 +121,7 @@ class Connection(asyncio.Protocol):
         except h11.RemoteProtocolError:
             pass  # the client does not speak HTTP, and there is nothing to count
         finally:
-            self.cut()
-            await self._flushed()
-
-    async def _flushed(self) -> None:
-        """Wait for the close, but not long for a client that does not take what is left."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS / 2):
-                await self._lost.wait()
+            await self.cut()
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._closing = True

@@ -152,7 +152,7 @@ class Cut(Ending, frozen=True):
     """
 
     async def play(self, answer: Answer) -> None:
-        answer.connection.cut()
+        await answer.connection.cut()
 
 
 class Reset(Ending, frozen=True):
@@ -167,7 +167,7 @@ class Silence(Ending, frozen=True):
 
     async def play(self, answer: Answer) -> None:
         await asyncio.sleep(answer.patience_seconds)
-        answer.connection.cut()
+        await answer.connection.cut()
 
 
 class Pause(Step, frozen=True):
